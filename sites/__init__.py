@@ -1,0 +1,1 @@
+"""What a site holds: data sources, diagnoses, splits, audits and simulated clinical centres."""
