@@ -14,7 +14,7 @@ class Document(BaseModel):
 
 
 class OperatingPoint(Document):
-    """A calibration map ``p = sigmoid(slope * logit + intercept)`` and a threshold on the raw triage logit."""
+    """A calibration map ``p = sigmoid(slope * logit + intercept)`` and a threshold on the raw logit."""
 
     calibration: Literal["identity", "temperature", "platt"]
     slope: float
@@ -41,7 +41,7 @@ class Certificate(Document):
 
 
 class Estimate(Document):
-    """A value with its interval; None where it is undefined (a class is absent) or no interval was asked for."""
+    """A value with its interval; None where undefined (a class is absent) or no interval was asked for."""
 
     value: float | None
     lower: float | None = None
@@ -49,7 +49,11 @@ class Estimate(Document):
 
 
 class Performance(Document):
-    """One split of one site (or the pool) at one operating point."""
+    """One split of one site (or the pool) at one operating point.
+
+    Where a site's minimum cell size hides the split: n and positives 0, metrics without values, confusion
+    empty.
+    """
 
     unit: Unit
     n: int
@@ -57,12 +61,12 @@ class Performance(Document):
     metrics: dict[str, Estimate]
     """auc, sensitivity, specificity, balanced_accuracy, macro_f1, ece, brier, referrals_per_1000."""
     confusion: list[list[int]]
-    """Rows are true classes, columns decisions; 2 or 4 classes."""
+    """Rows are true classes, columns decisions; 2 or 4 classes. Empty where a small cell hides it."""
     absent_classes: list[str]
 
 
 class Roc(Document):
-    """Empirical ROC curve."""
+    """Empirical ROC curve; empty where a class is absent."""
 
     false_positive_rate: list[float]
     true_positive_rate: list[float]
@@ -103,7 +107,7 @@ class SiteEvaluation(Document):
     after: dict[Unit, Performance]
     """On the same test split at the site's own operating point."""
     whole_site: dict[Unit, Performance]
-    """A held-out site's calibration and test splits together, at the federation's point; empty for training sites."""
+    """A held-out site's calibration and test splits, at the federation's point; empty for training sites."""
     roc: dict[Unit, Roc]
     reliability_before: list[ReliabilityBin]
     reliability_after: list[ReliabilityBin]

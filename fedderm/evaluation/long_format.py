@@ -1,0 +1,120 @@
+"""Rows of the long format: site, role, split, round, unit, metric, value, lower, upper, n, positives.
+
+``split`` names the images: ``test`` (and the federation's operating point), ``test-recalibrated`` (the same
+images at the site's own point), ``whole-site`` (a held-out site's calibration and test splits, federation's
+point).
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Final, TypedDict
+
+from fedderm.evaluation.counts import UNITS, Counts
+from fedderm.evaluation.documents import (
+    FederationEvaluation,
+    OperatingPoint,
+    Performance,
+    SiteEvaluation,
+    Unit,
+)
+from fedderm.evaluation.metrics import Scheme, metrics_of_counts
+
+POOLED: Final = "(pooled)"
+
+COLUMNS: Final = (
+    "site",
+    "role",
+    "split",
+    "round",
+    "unit",
+    "metric",
+    "value",
+    "lower",
+    "upper",
+    "n",
+    "positives",
+)
+
+
+class LongRow(TypedDict):
+    """One value; None is an empty field."""
+
+    site: str
+    role: str
+    split: str
+    round: int | None
+    unit: Unit
+    metric: str
+    value: float | None
+    lower: float | None
+    upper: float | None
+    n: int
+    positives: int
+
+
+def long_rows_of_site(found: SiteEvaluation, round_: int | None = None) -> list[LongRow]:
+    """Return a site's rows: before, after and, for a held-out site, the whole site."""
+    parts = {"test": found.before, "test-recalibrated": found.after, "whole-site": found.whole_site}
+    return [
+        row
+        for split, performances in parts.items()
+        for row in _rows(found.site, found.role, split, round_, performances)
+    ]
+
+
+def long_rows_of_federation(found: FederationEvaluation, round_: int | None = None) -> list[LongRow]:
+    """Return the pool's rows, one block a role."""
+    return [
+        row
+        for role, performances in found.pooled.items()
+        for row in _rows(POOLED, role, "test", round_, performances)
+    ]
+
+
+def long_rows_of_counts(
+    counts: Counts,
+    point: OperatingPoint,
+    scheme: Scheme,
+    *,
+    site: str = POOLED,
+    role: str,
+    split: str,
+    round_: int | None = None,
+) -> list[LongRow]:
+    """Return one split's rows from its counts (a pool's from summed counts), without intervals."""
+    return [
+        LongRow(
+            site=site,
+            role=role,
+            split=split,
+            round=round_,
+            unit=unit,
+            metric=metric,
+            value=value,
+            lower=None,
+            upper=None,
+            n=counts.n(unit),
+            positives=counts.positives(unit),
+        )
+        for unit in UNITS
+        for metric, value in metrics_of_counts(counts, unit, point, scheme).items()
+    ]
+
+
+def _rows(
+    site: str, role: str, split: str, round_: int | None, performances: Mapping[Unit, Performance]
+) -> Iterator[LongRow]:
+    for unit, found in performances.items():
+        for metric, estimate in found.metrics.items():
+            yield LongRow(
+                site=site,
+                role=role,
+                split=split,
+                round=round_,
+                unit=unit,
+                metric=metric,
+                value=estimate.value,
+                lower=estimate.lower,
+                upper=estimate.upper,
+                n=found.n,
+                positives=found.positives,
+            )

@@ -1,0 +1,193 @@
+"""The federation's operating point, a site's own, and what either gives at the site."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedderm.evaluation.calibration import IDENTITY, CalibrationMap, choose_calibration
+from fedderm.evaluation.counts import UNITS, Counts, snap_down
+from fedderm.evaluation.disclosure import redact
+from fedderm.evaluation.documents import (
+    Certificate,
+    FederationEvaluation,
+    OperatingPoint,
+    Performance,
+    SiteEvaluation,
+    SplitSize,
+    Unit,
+)
+from fedderm.evaluation.intervals import estimates, performance
+from fedderm.evaluation.metrics import (
+    Scheme,
+    absent_classes,
+    confusion_matrix,
+    metrics_of_counts,
+    reliability,
+    roc_of,
+    roc_of_counts,
+)
+from fedderm.evaluation.replicates import pooled_intervals
+from fedderm.evaluation.scores import Scores
+from fedderm.evaluation.thresholds import certified_threshold, federation_threshold
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSettings:
+    """What an experiment asks of its evaluation."""
+
+    target_sensitivity: float
+    confidence: float
+    """Of a certified threshold."""
+    bootstrap: int
+    """Resamples; 0 gives values without intervals."""
+    seed: int
+    scheme: Scheme
+    min_cell: int = 0
+    """The site's own policy: counts below it stay out of the document."""
+
+
+def site_seed(seed: int, site: str, purpose: str) -> np.random.SeedSequence:
+    """Return a seed of a site's own: the draws of two sites, or for two purposes, are independent."""
+    digest = hashlib.sha256(f"{site}\0{purpose}".encode()).digest()
+    return np.random.SeedSequence([seed, *np.frombuffer(digest, dtype="<u4").tolist()])
+
+
+def federation_point(
+    counts: Counts, target: float, confidence: float, seed: int = 0
+) -> tuple[OperatingPoint, Certificate]:
+    """Return the federation's operating point from the summed calibration counts of the training sites.
+
+    The threshold is on a bin edge. Its certificate speaks of lesions like the pooled calibration lesions; a
+    held-out site's are not, which is why sites recalibrate.
+    """
+    choice = choose_calibration(counts, IDENTITY, seed)
+    threshold, certificate = federation_threshold(counts, target, confidence)
+    source = "The pooled calibration splits of the training sites."
+    origin = f"{source} {certificate.sentence} Probabilities: {choice.sentence}."
+    return operating_point(choice.map, threshold, origin), certificate
+
+
+def site_point(
+    calibration: Scores | None, federation: OperatingPoint, settings: EvaluationSettings
+) -> tuple[OperatingPoint, Certificate]:
+    """Return a site's operating point from its calibration split, and the certificate of its threshold.
+
+    The threshold is certified on the malignant lesions and lies on a bin edge at or below the order
+    statistic. Where it cannot be certified the federation's stays; so does the calibration map where lesions
+    are too few.
+    """
+    lesions = (calibration or Scores.empty()).per_lesion()
+    choice = choose_calibration(lesions, CalibrationMap.of(federation), settings.seed)
+    threshold, certificate = certified_threshold(
+        lesions.triage[lesions.positive], settings.target_sensitivity, settings.confidence
+    )
+    source = (
+        "The site's own calibration split." if threshold is not None else "The federation's threshold stays."
+    )
+    origin = f"{source} {certificate.sentence} Probabilities: {choice.sentence}."
+    kept = federation.threshold if threshold is None else snap_down(threshold)
+    return operating_point(choice.map, kept, origin), certificate
+
+
+def operating_point(calibration: CalibrationMap, threshold: float, origin: str) -> OperatingPoint:
+    """Return an operating point with its threshold as a calibrated probability, too."""
+    return OperatingPoint(
+        calibration=calibration.kind,
+        slope=calibration.slope,
+        intercept=calibration.intercept,
+        threshold=threshold,
+        threshold_probability=float(calibration.probabilities(np.array(threshold))),
+        origin=origin,
+    )
+
+
+def evaluate_site(
+    *,
+    site: str,
+    role: str,
+    calibration: Scores | None,
+    test: Scores,
+    sizes: Mapping[str, SplitSize],
+    diagnoses: Mapping[str, int],
+    federation_point: OperatingPoint,
+    settings: EvaluationSettings,
+) -> SiteEvaluation:
+    """Return everything a site says about the final model, redacted to its minimum cell size.
+
+    Both operating points are judged on the same test split, whose scores chose neither, and with the same
+    bootstrap draws. ``whole_site`` is filled for a held-out site: calibration and test together, at the
+    federation's point.
+    """
+    own, certificate = site_point(calibration, federation_point, settings)
+    whole = Scores.join(calibration or Scores.empty(), test) if role == "held-out" else None
+    lesions = test.per_lesion()
+    found = SiteEvaluation(
+        site=site,
+        role=role,
+        splits=dict(sizes),
+        diagnoses=dict(diagnoses),
+        federation_point=federation_point,
+        site_point=own,
+        certificate=certificate,
+        before=_performance(site, "test", test, federation_point, settings),
+        after=_performance(site, "test", test, own, settings),
+        whole_site={} if whole is None else _performance(site, "whole", whole, federation_point, settings),
+        roc={"image": roc_of(test), "lesion": roc_of(lesions)},
+        reliability_before=reliability(lesions, federation_point),
+        reliability_after=reliability(lesions, own),
+    )
+    return redact(found, settings.min_cell)
+
+
+def _performance(
+    site: str, purpose: str, scores: Scores, point: OperatingPoint, settings: EvaluationSettings
+) -> dict[Unit, Performance]:
+    rng = np.random.default_rng(site_seed(settings.seed, site, purpose))
+    return performance(scores, point, settings.scheme, settings.bootstrap, rng)
+
+
+def evaluate_federation(
+    counts_by_role: Mapping[str, Counts],
+    replicates_by_role: Mapping[str, Mapping[Unit, NDArray[np.integer]]],
+    point: OperatingPoint,
+    certificate: Certificate,
+    scheme: Scheme,
+) -> FederationEvaluation:
+    """Return what the federation's operating point gives on the pooled test splits of each role.
+
+    ``counts_by_role``: summed test counts; ``replicates_by_role``: summed replicates made with the point's
+    threshold; a role or unit missing there gets values without intervals. ROC curves are of lesions.
+    """
+    pooled: dict[str, dict[Unit, Performance]] = {}
+    for role, counts in counts_by_role.items():
+        replicates = replicates_by_role.get(role, {})
+        pooled[role] = {unit: _pooled(counts, replicates.get(unit), point, unit, scheme) for unit in UNITS}
+    return FederationEvaluation(
+        operating_point=point,
+        certificate=certificate,
+        pooled=pooled,
+        roc={role: roc_of_counts(counts, "lesion") for role, counts in counts_by_role.items()},
+    )
+
+
+def _pooled(
+    counts: Counts, replicates: NDArray[np.integer] | None, point: OperatingPoint, unit: Unit, scheme: Scheme
+) -> Performance:
+    if replicates is None or len(replicates) == 0:
+        values = metrics_of_counts(counts, unit, point, scheme)
+        metrics = estimates(values, {}, positive_lesions=0, benign_lesions=0)
+    else:
+        metrics = pooled_intervals(replicates, counts, point, unit, scheme)
+    scores, weights = counts.weighted(unit)
+    confusion = confusion_matrix(scores, point, scheme, weights)
+    return Performance(
+        unit=unit,
+        n=counts.n(unit),
+        positives=counts.positives(unit),
+        metrics=metrics,
+        confusion=confusion,
+        absent_classes=absent_classes(confusion, scheme),
+    )

@@ -1,0 +1,161 @@
+"""Bootstrap replicates that add up over sites: intervals of the pool without a score leaving its site.
+
+Replicate b of the pool is the sum of the sites' replicates b: a bootstrap of lesions stratified by site and
+class. A replicate is a pair of coarse histograms, benign and malignant. The threshold in force is one of
+their edges, so sensitivity and specificity lose nothing; the AUC loses what the ties within coarse bins cost.
+"""
+
+from collections.abc import Iterable
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedderm.evaluation.calibration import CalibrationMap
+from fedderm.evaluation.counts import BIN_CENTRES, BIN_EDGES, UNITS, Counts, check_on_edge, snap_down
+from fedderm.evaluation.disclosure import merge_map, visible_classes
+from fedderm.evaluation.documents import Estimate, OperatingPoint, Unit
+from fedderm.evaluation.intervals import estimates, lesion_weights
+from fedderm.evaluation.metrics import Scheme, metrics_of_counts
+from fedderm.evaluation.scores import Floats, Ints, Scores
+
+COARSE_BINS: Final = 128
+
+Replicates = NDArray[np.uint32]
+
+
+def coarse_edges(threshold: float) -> Floats:
+    """Return ``(127,)`` ascending edges: 126 fixed ones and ``threshold``, snapped down to a bin edge.
+
+    The fixed ones lie at sinh of equal steps, 0.06 apart around 0 and 1.5 at +-24, and on bin edges of the
+    counts.
+    """
+    wanted = np.sinh(np.linspace(-1, 1, COARSE_BINS - 2) * np.arcsinh(BIN_EDGES[-1]))
+    nearest = BIN_EDGES[np.abs(BIN_EDGES[:, None] - wanted).argmin(axis=0)]
+    return np.sort(np.append(nearest, snap_down(threshold)))
+
+
+def replicate_histograms(
+    scores: Scores,
+    *,
+    resamples: int,
+    seed: int | np.random.SeedSequence,
+    unit: Unit,
+    threshold: float,
+    min_cell: int = 0,
+) -> Replicates:
+    """Return ``(resamples, 2, 128)`` numbers of benign and of malignant units by coarse bin.
+
+    Both units see the same draws under one seed; sites must not share a seed. With ``min_cell``, classes of
+    fewer lesions are left out and scores are merged before anything is drawn, so that the mean over
+    replicates shows no smaller cell.
+    """
+    lesions = scores.per_lesion()
+    seen = visible_classes(np.bincount(lesions.truth, minlength=4), min_cell)
+    lesions = lesions.take(seen[lesions.truth])
+    rows = lesions if unit == "lesion" else scores.take(seen[scores.truth])
+    table = _by_lesion(rows, lesions, coarse_edges(threshold), min_cell)
+    rng, found = np.random.default_rng(seed), np.zeros((resamples, 2, COARSE_BINS), np.uint32)
+    side, start = lesions.positive, 0
+    for weights in lesion_weights(lesions.truth, resamples, rng):
+        chunk = slice(start, start + len(weights))
+        for index, members in enumerate((~side, side)):
+            # Whole numbers below 2^24: single precision is exact, and twice as fast.
+            found[chunk, index] = weights[:, members].astype(np.float32) @ table[members]
+        start += len(weights)
+    return found
+
+
+def _by_lesion(rows: Scores, lesions: Scores, edges: Floats, min_cell: int) -> NDArray[np.float32]:
+    bins = np.searchsorted(edges, rows.triage, side="right")
+    for side in (rows.positive, ~rows.positive):
+        bins[side] = merge_map(np.bincount(bins[side], minlength=COARSE_BINS), min_cell)[bins[side]]
+    table = np.zeros((len(lesions), COARSE_BINS), np.float32)
+    np.add.at(table, (np.searchsorted(lesions.lesion, rows.lesion), bins), 1)
+    return table
+
+
+def sum_replicates(parts: Iterable[NDArray[np.integer]]) -> Ints:
+    """Return the pool's replicates, ``(B, 2, 128)``; ValueError for shapes that differ or no part at all."""
+    total: Ints | None = None
+    for part in parts:
+        if (
+            part.ndim != 3
+            or part.shape[1:] != (2, COARSE_BINS)
+            or (total is not None and part.shape != total.shape)
+        ):
+            expected = f"(B, 2, {COARSE_BINS})" if total is None else str(total.shape)
+            raise ValueError(f"replicates: expected shape {expected}, found {part.shape}")
+        total = part.astype(np.int64) if total is None else total + part
+    if total is None:
+        raise ValueError("replicates: no site sent any")
+    return total
+
+
+def pooled_intervals(
+    replicates: NDArray[np.integer], counts: Counts, point: OperatingPoint, unit: Unit, scheme: Scheme
+) -> dict[str, Estimate]:
+    """Return METRICS of the pool with 95 % intervals from summed replicates.
+
+    Values come from ``counts``. Intervals: AUC, sensitivity, specificity, balanced accuracy, referrals and
+    Brier; macro-F1 in the binary scheme only, for replicates do not hold the differential; ECE none. The
+    replicates must have been made with ``point.threshold``, which must be on a bin edge.
+    """
+    check_on_edge(point.threshold)
+    values = metrics_of_counts(counts, unit, point, scheme)
+    p = counts.positives("lesion")
+    drawn = replicate_metrics(replicates, counts, point, unit)
+    if scheme != "binary":
+        del drawn["macro_f1"]
+    return estimates(values, drawn, positive_lesions=p, benign_lesions=counts.n("lesion") - p)
+
+
+def replicate_metrics(
+    replicates: NDArray[np.integer], counts: Counts, point: OperatingPoint, unit: Unit
+) -> dict[str, Floats]:
+    """Return each metric's value in every replicate, ``(B,)``; NaN where a class is absent."""
+    edges = coarse_edges(point.threshold)
+    negative, positive = np.moveaxis(replicates.astype(np.float64), 1, 0)
+    first = int(np.searchsorted(edges, point.threshold, side="right"))
+    p, n = positive.sum(axis=1), negative.sum(axis=1)
+    tp, fp = positive[:, first:].sum(axis=1), negative[:, first:].sum(axis=1)
+    below = np.cumsum(negative, axis=1) - negative / 2
+    errors = _mean_squared_errors(counts, point, unit, edges)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        sensitivity, specificity = tp / p, (n - fp) / n
+        f1_malignant, f1_benign = 2 * tp / (tp + fp + p), 2 * (n - fp) / (2 * n - fp + p - tp)
+        return {
+            "auc": (positive * below).sum(axis=1) / (p * n),
+            "sensitivity": sensitivity,
+            "specificity": specificity,
+            "balanced_accuracy": (sensitivity + specificity) / 2,
+            "macro_f1": np.where(
+                p == 0, f1_benign, np.where(n == 0, f1_malignant, (f1_benign + f1_malignant) / 2)
+            ),
+            "brier": (negative @ errors[0] + positive @ errors[1]) / (p + n),
+            "referrals_per_1000": 1000 * (tp + fp) / (p + n),
+        }
+
+
+def _mean_squared_errors(counts: Counts, point: OperatingPoint, unit: Unit, edges: Floats) -> Floats:
+    """``(2, 128)`` mean squared errors by class and coarse bin, from the fine histogram within."""
+    p = CalibrationMap.of(point).probabilities(BIN_CENTRES)
+    coarse = np.searchsorted(edges, BIN_CENTRES, side="right")
+    found = np.zeros((2, COARSE_BINS))
+    for side, histogram in enumerate(counts.histograms(unit)):
+        mass = np.bincount(coarse, histogram, COARSE_BINS)
+        error = np.bincount(coarse, histogram * (p - side) ** 2, COARSE_BINS)
+        found[side] = np.divide(error, mass, out=np.zeros(COARSE_BINS), where=mass > 0)
+    return found
+
+
+def site_replicates(
+    scores: Scores, *, resamples: int, seed: np.random.SeedSequence, threshold: float, min_cell: int = 0
+) -> dict[Unit, Replicates]:
+    """Return a site's replicates of its test split for both units; see ``replicate_histograms``."""
+    return {
+        unit: replicate_histograms(
+            scores, resamples=resamples, seed=seed, unit=unit, threshold=threshold, min_cell=min_cell
+        )
+        for unit in UNITS
+    }
