@@ -66,6 +66,8 @@ class SiteSettings(Settings):
     """None: 0.65/0.10/0.25 for a training site, 0/0.5/0.5 for a held-out one."""
     max_unreadable: Annotated[float, Field(ge=0, le=1)] = 0.05
     """The site does not start when a larger fraction of its listed images is missing or unreadable."""
+    only_present: bool = False
+    """Take only rows whose image is at hand and report how many were not, for a copy known to be partial."""
     gives_way_to: list[str] = []
     """Sites that keep a lesion or image which this site holds too."""
     acquisition: AcquisitionProfile | None = None
@@ -83,7 +85,11 @@ class SiteSettings(Settings):
         return SplitFractions(train=0.0, calibration=0.5, test=0.5)
 
     @model_validator(mode="after")
-    def _held_out_never_trains(self) -> Self:
+    def _role_fits_splits(self) -> Self:
         if self.role == "held-out" and self.splits is not None and self.splits.train > 0:
             raise ValueError("a held-out site has no train split; set splits.train to 0")
+        if self.role == "train" and self.fractions().train == 0:
+            raise ValueError(
+                "a training site needs a train split; set splits.train above 0, or role: held-out"
+            )
         return self
