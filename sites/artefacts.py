@@ -110,7 +110,7 @@ def bubbles(image: Pixels, rng: np.random.Generator) -> Pixels:
             -((np.hypot(columns - x + 0.35 * radius, rows - y + 0.35 * radius) / (0.3 * radius)) ** 2)
         )
         light += 0.22 * ring + 0.4 * glint - 0.06 * (distance < 1)
-    return np.clip(image + np.clip(light, -0.2, 0.7)[..., None], 0, 1)
+    return np.asarray(np.clip(image + np.clip(light, -0.2, 0.7)[..., None], 0, 1), np.float32)
 
 
 def ink(image: Pixels, rng: np.random.Generator) -> Pixels:
@@ -141,7 +141,7 @@ def _radius(shape: tuple[int, ...]) -> NDArray[np.float64]:
     height, width = shape[:2]
     y = (np.arange(height) + 0.5 - height / 2)[:, None]
     x = (np.arange(width) + 0.5 - width / 2)[None, :]
-    return np.hypot(x, y) / np.hypot(width / 2, height / 2)
+    return np.asarray(np.hypot(x, y) / np.hypot(width / 2, height / 2))
 
 
 def _canvas(height: int, width: int) -> tuple[Image.Image, ImageDraw.ImageDraw]:

@@ -11,10 +11,10 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from sites import skin, structures, surface
 from sites.criteria import CRITERIA, Criteria
+from sites.framing import ASPECT, CANVAS, Frame, lit
 from sites.pigment import Canvas, Mask, Plane, noise, step
 
 Painter = Callable[[Canvas, np.random.Generator, float], None]
@@ -45,10 +45,6 @@ PAINTERS: Final[dict[str, Painter]] = {
     "shiny_white_streaks": surface.shiny_white_streaks,
 }
 
-ASPECT: Final = 4 / 3
-# The canvas's side in frame heights: room for the widest frame, turned by any angle.
-_CANVAS: Final = 1.9
-
 
 @dataclass(frozen=True)
 class RenderedLesion:
@@ -76,10 +72,12 @@ def render_views(
     size: int = 160,
     skin_type: str = "II",
     age: float | None = None,
+    masks: bool = True,
 ) -> list[RenderedLesion]:
     """Return ``views`` images of one new lesion, differently framed.
 
-    ``age`` (years; the diagnosis's usual age where None) decides the skin's sun damage. The same generator state gives the
+    ``age`` (years; the diagnosis's usual age where None) decides the skin's sun damage. Without ``masks``, which cost
+    time, the pattern masks are left out; the images are the same. The same generator state gives the
     same images. Raises ValueError for a diagnosis or skin type that is not known, or an image smaller than 32 pixels.
     """
     if diagnosis not in CRITERIA:
@@ -97,9 +95,16 @@ def render_views(
     _paint_body(canvas, criteria, atypia, body)
     _paint_structures(canvas, criteria, atypia, body)
     colours = (np.clip(canvas.colours(), 0, 1) * 255).astype(np.uint8)
+    frames = (Frame.draw(canvas.side, size, framing, first=view == 0) for view in range(views))
     return [
-        _framed(canvas, colours, framing, size, first=view == 0, diagnosis=diagnosis, skin_type=skin_type)
-        for view in range(views)
+        RenderedLesion(
+            image=lit(frame.cut(colours), framing),
+            lesion_mask=frame.cut_mask(canvas.inside),
+            pattern_masks={n: frame.cut_mask(m) for n, m in canvas.patterns.items()} if masks else {},
+            diagnosis=diagnosis,
+            skin_type=skin_type,
+        )
+        for frame in frames
     ]
 
 
@@ -109,7 +114,7 @@ def _between(ends: tuple[float, float], atypia: float) -> float:
 
 def _shaped_canvas(criteria: Criteria, atypia: float, rng: np.random.Generator, size: int) -> Canvas:
     """Return an empty canvas with the lesion's outline: a warped ellipse with a random Fourier contour."""
-    side = round(_CANVAS * size)
+    side = round(CANVAS * size)
     area = float(np.clip(_between(criteria.area, atypia) * np.exp(rng.normal(0, 0.5)), 0.015, 0.6))
     unit = size * math.sqrt(area * ASPECT / math.pi)
     axis = (np.arange(side, dtype=np.float32) + 0.5 - side / 2) / np.float32(unit)
@@ -123,8 +128,8 @@ def _shaped_canvas(criteria: Criteria, atypia: float, rng: np.random.Generator, 
         )
     level = level + np.float32(0.16 * roughness) * noise(rng, side, 0.30 * unit)
     level = level + np.float32(0.10 * roughness) * noise(rng, side, max(2.0, 0.11 * unit))
-    zeros = (np.zeros((side, side), np.float32) for _ in range(2))
-    return Canvas(side, unit, size / 160, x, y, np.clip(level, 0, None), *zeros)
+    melanin, blood = np.zeros((2, side, side), np.float32)
+    return Canvas(side, unit, size / 160, x, y, np.clip(level, 0, None), melanin, blood)
 
 
 def _outline(x: Plane, y: Plane, roughness: float, rng: np.random.Generator) -> Plane:
@@ -178,63 +183,3 @@ def _paint_structures(canvas: Canvas, criteria: Criteria, atypia: float, rng: np
         chance = _between(criteria.structures.get(name, (0.0, 0.0)), atypia)
         if stream.random() < chance:
             painter(canvas, stream, float(np.clip(atypia + stream.normal(0, 0.15), 0, 1)))
-
-
-def _framed(
-    canvas: Canvas,
-    colours: NDArray[np.uint8],
-    rng: np.random.Generator,
-    size: int,
-    *,
-    first: bool,
-    diagnosis: str,
-    skin_type: str,
-) -> RenderedLesion:
-    """Return one frame of the canvas. The first is centred best; later ones wander more."""
-    height, width = size, round(size * ASPECT)
-    wander = 0.6 if first else 1.0
-    enlarged = float(np.exp(rng.normal(0, 0.10 if first else 0.2)))
-    enlarged = max(enlarged, 0.75)
-    angle = rng.uniform(0, 2 * np.pi) if first else rng.normal(0, 0.5)
-    dx, dy = rng.normal(0, 0.05 * wander * size, 2)
-    cos, sin = np.cos(angle) / enlarged, np.sin(angle) / enlarged
-    middle = canvas.side / 2
-    matrix = (
-        cos,
-        -sin,
-        middle + dx - cos * width / 2 + sin * height / 2,
-        sin,
-        cos,
-        middle + dy - sin * width / 2 - cos * height / 2,
-    )
-    # Turned wide frames can leave the canvas; mirrored skin is there.
-    margin = round(0.2 * canvas.side)
-    moved = (*matrix[:2], matrix[2] + margin, *matrix[3:5], matrix[5] + margin)
-
-    def cut(plane: NDArray[np.uint8], how: Image.Resampling) -> NDArray[np.uint8]:
-        pad = ((margin, margin), (margin, margin)) + ((0, 0),) * (plane.ndim - 2)
-        larger = Image.fromarray(np.pad(plane, pad, mode="symmetric"))
-        return np.asarray(larger.transform((width, height), Image.Transform.AFFINE, moved, how))
-
-    def cut_mask(mask: Mask) -> Mask:
-        return cut(mask.astype(np.uint8), Image.Resampling.NEAREST) > 0
-
-    return RenderedLesion(
-        image=_lit(cut(colours, Image.Resampling.BICUBIC), rng),
-        lesion_mask=cut_mask(canvas.inside),
-        pattern_masks={name: cut_mask(mask) for name, mask in canvas.patterns.items()},
-        diagnosis=diagnosis,
-        skin_type=skin_type,
-    )
-
-
-def _lit(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Return the frame under a dermatoscope's light: brightness, a slight gradient, the sensor's grain."""
-    height, width = image.shape[:2]
-    across = np.linspace(-1, 1, width, dtype=np.float32) * np.float32(rng.normal(0, 0.02))
-    down = np.linspace(-1, 1, height, dtype=np.float32)[:, None] * np.float32(rng.normal(0, 0.02))
-    gain = np.float32(np.exp(rng.normal(0, 0.05)))
-    light = image.astype(np.float32) * (gain * (1 + across + down))[..., None]
-    light *= np.exp(rng.normal(0, (0.03, 0.02, 0.035))).astype(np.float32)
-    light += rng.normal(0, 1.5, (height, width, 1)).astype(np.float32)
-    return np.clip(np.rint(light), 0, 255).astype(np.uint8)

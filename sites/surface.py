@@ -133,10 +133,10 @@ def white_circles(canvas: Canvas, rng: np.random.Generator, _: float) -> None:
         rings.blob(x, y, across, 1, 0, 0.9)
         plugs.blob(x, y, 0.55 * across, 1, 0, 1)
     inner = plugs.plane(0.4 * canvas.scale)
-    amount = np.clip(rings.plane(0.5 * canvas.scale) - inner, 0, 1)
+    amount = np.asarray(np.clip(rings.plane(0.5 * canvas.scale) - inner, 0, 1), np.float32)
     canvas.cover(0.75 * amount, (0.96, 0.93, 0.92))
     canvas.cover(0.5 * inner, (0.72, 0.50, 0.30))
-    canvas.record("white_circles", amount)
+    canvas.record("white_circles", np.asarray(amount))
 
 
 def strawberry(canvas: Canvas, rng: np.random.Generator, _: float) -> None:
