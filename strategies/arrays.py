@@ -1,0 +1,77 @@
+"""Flower arrays as NumPy arrays, without copying them and without trusting their label."""
+
+import math
+from collections.abc import Mapping
+from io import BytesIO
+from typing import Any, NamedTuple
+
+import numpy as np
+from flwr.app import Array, ArrayRecord
+from flwr.common.constant import SType
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+
+class ArraySpec(NamedTuple):
+    """What an array must look like to take part: shape and dtype."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    def __str__(self) -> str:
+        return f"{self.dtype.name}{list(self.shape)}"
+
+
+def view(array: Array) -> NDArray[Any]:
+    """Return the values of ``array`` as a read-only view of its bytes.
+
+    ``Array.numpy()`` copies, and what ``Array.shape`` and ``Array.dtype`` say need not be what the bytes
+    hold; a reply comes from another machine, so shape and dtype are read from the bytes themselves. Raises
+    ValueError where these are not one plain array in NumPy's format (cut short, an archive, pickled
+    objects).
+    """
+    if array.stype != SType.NUMPY:
+        raise ValueError(f"it is serialised as {array.stype!r}, not {SType.NUMPY!r}")
+    header = BytesIO(array.data)
+    if npy.read_magic(header) != (1, 0):
+        raise ValueError("its bytes are not in NumPy's format 1.0")
+    shape, fortran_order, dtype = npy.read_array_header_1_0(header)
+    if dtype.hasobject:
+        raise ValueError("it holds Python objects")
+    count = math.prod(shape)
+    expected = header.tell() + count * dtype.itemsize
+    if len(array.data) != expected:
+        raise ValueError(f"it holds {len(array.data)} bytes where its header promises {expected}")
+    flat = np.frombuffer(array.data, dtype=dtype, count=count, offset=header.tell())
+    return flat.reshape(shape, order="F" if fortran_order else "C")
+
+
+def specs(arrays: ArrayRecord) -> dict[str, ArraySpec]:
+    """Return name to shape and dtype for every array, in the record's order."""
+    found = {}
+    for name, array in arrays.items():
+        values = view(array)
+        found[name] = ArraySpec(values.shape, values.dtype)
+    return found
+
+
+def is_averaged(spec: ArraySpec) -> bool:
+    """Return whether a strategy may average the array: floating point, yes; counters and masks, no."""
+    return bool(np.issubdtype(spec.dtype, np.inexact))
+
+
+def averaged(arrays: ArrayRecord, expected: Mapping[str, ArraySpec]) -> ArrayRecord:
+    """Return a record of the arrays that a strategy averages; the values are shared, not copied."""
+    chosen = ArrayRecord()
+    for name, spec in expected.items():
+        if is_averaged(spec):
+            chosen[name] = arrays[name]
+    return chosen
+
+
+def merged(floats: ArrayRecord, others: Mapping[str, Array], order: Mapping[str, ArraySpec]) -> ArrayRecord:
+    """Return one record in the order of ``order``, from the averaged arrays and the carried ones."""
+    record = ArrayRecord()
+    for name in order:
+        record[name] = others[name] if name in others else floats[name]
+    return record

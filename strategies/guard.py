@@ -1,0 +1,127 @@
+"""The guard at the server's door: what a reply to ``train`` must be before it may touch the global model.
+
+Flower's FedAvg takes what it gets: one NaN of one site ruins the model for all, a wrong example count buys a
+site any weight, and integer buffers come back as floats. Every reply is therefore checked against the model
+that was sent out.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from flwr.app import ArrayRecord, MetricRecord, RecordDict
+from numpy.typing import NDArray
+
+from strategies.arrays import ArraySpec, is_averaged, view
+from strategies.errors import AggregateRefused, ReplyRefused
+from strategies.exchange import Member
+
+ARRAYS = "arrays"
+METRICS = "metrics"
+NUM_EXAMPLES = "num-examples"
+LOSS = "loss"
+
+
+def check_train_reply(content: RecordDict, expected: Mapping[str, ArraySpec], member: Member) -> None:
+    """Return if the reply may be aggregated; otherwise raise ReplyRefused naming site, array and finding.
+
+    It must hold exactly one array record ``arrays`` with the names, shapes and dtypes of the global model
+    and only finite values, and exactly one metric record ``metrics`` with a finite ``loss`` and the
+    ``num-examples`` that the site registered. Config records may come along; they are ignored.
+    """
+    _require_only(list(content.array_records), ARRAYS, "array", member)
+    _require_only(list(content.metric_records), METRICS, "metric", member)
+    check_metrics(content.metric_records[METRICS], member)
+    check_arrays(content.array_records[ARRAYS], expected, member)
+
+
+def check_metrics(metrics: MetricRecord, member: Member) -> None:
+    """Return if loss and example count can be trusted; otherwise raise ReplyRefused."""
+    found = number(metrics, NUM_EXAMPLES, member)
+    if found <= 0:
+        raise ReplyRefused(f"site {member.name}: {NUM_EXAMPLES} is {found:g}; it must be above zero")
+    if found != member.num_examples:
+        raise ReplyRefused(
+            f"site {member.name}: it reports {found:g} training images but registered {member.num_examples}; "
+            "a site's weight may not change during a run"
+        )
+    number(metrics, LOSS, member)
+
+
+def check_arrays(arrays: ArrayRecord, expected: Mapping[str, ArraySpec], member: Member) -> None:
+    """Return if every array is the global model's counterpart and finite; otherwise raise ReplyRefused."""
+    missing = [name for name in expected if name not in arrays]
+    surplus = [name for name in arrays if name not in expected]
+    if missing or surplus:
+        raise ReplyRefused(
+            f"site {member.name}: its arrays are not the global model's"
+            + (f"; missing: {_some(missing)}" if missing else "")
+            + (f"; unknown: {_some(surplus)}" if surplus else "")
+        )
+    for name, spec in expected.items():
+        try:
+            values = view(arrays[name])
+        except ValueError as error:
+            raise ReplyRefused(f"site {member.name}: array {name} cannot be read: {error}") from error
+        found = ArraySpec(values.shape, values.dtype)
+        if found != spec:
+            raise ReplyRefused(f"site {member.name}: array {name} is {found}; expected {spec}")
+        if not is_finite(values):
+            bad = values.size - int(np.isfinite(values).sum())
+            raise ReplyRefused(
+                f"site {member.name}: array {name} has {bad} of {values.size} values that are not finite"
+            )
+
+
+def check_aggregate(arrays: ArrayRecord | None, expected: Mapping[str, ArraySpec], strategy: str) -> None:
+    """Return if the strategy's result can be the next model; otherwise raise AggregateRefused.
+
+    Shapes must be the model's and values finite; the dtype is restored afterwards, as some strategies widen
+    it.
+    """
+    wanted = {name: spec for name, spec in expected.items() if is_averaged(spec)}
+    if arrays is None or set(arrays) != set(wanted):
+        what = "nothing" if arrays is None else "other arrays than the model's"
+        raise AggregateRefused(f"strategy {strategy} returned {what}; the last finished round is kept")
+    for name, spec in wanted.items():
+        values = view(arrays[name])
+        if values.shape != spec.shape or not is_finite(values.astype(spec.dtype, copy=False)):
+            what = (
+                "values that are not finite" if values.shape == spec.shape else f"shape {list(values.shape)}"
+            )
+            raise AggregateRefused(
+                f"strategy {strategy} returned {what} in {name}; the last finished round is kept; "
+                "lower the learning rate or look at the sites' losses"
+            )
+
+
+def is_finite(values: NDArray[Any]) -> bool:
+    """Return whether no value is NaN or infinite.
+
+    Minimum and maximum carry a NaN along, so two passes without a temporary array answer it.
+    """
+    if values.size == 0 or not np.issubdtype(values.dtype, np.inexact):
+        return True
+    return bool(np.isfinite(values.min()) and np.isfinite(values.max()))
+
+
+def number(metrics: MetricRecord, key: str, member: Member) -> float:
+    """Return one finite number of a site's metrics; raise ReplyRefused where there is none."""
+    value = metrics.get(key)
+    if value is None:
+        raise ReplyRefused(f"site {member.name}: its metrics lack {key}")
+    if isinstance(value, list) or not math.isfinite(value):
+        raise ReplyRefused(f"site {member.name}: {key} is {value}; it must be one finite number")
+    return float(value)
+
+
+def _require_only(found: list[str], name: str, kind: str, member: Member) -> None:
+    if found != [name]:
+        held = _some(sorted(found)) if found else "none"
+        raise ReplyRefused(f"site {member.name}: expected one {kind} record named {name}; found {held}")
+
+
+def _some(names: list[str], most: int = 3) -> str:
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")

@@ -1,0 +1,278 @@
+"""One guarded round of training: who takes part, what they are sent, whose answers count."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import ceil
+from typing import Any, Literal
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+from numpy.typing import NDArray
+
+from strategies.arrays import ArraySpec, averaged, is_averaged, merged, specs, view
+from strategies.catalogue import WEIGHT
+from strategies.chosen import ChosenNodes
+from strategies.errors import QuorumLost, ReplyRefused
+from strategies.exchange import Event, Member, Reply, exchange
+from strategies.fedavg import StreamingFedAvg
+from strategies.guard import ARRAYS, LOSS, METRICS, NUM_EXAMPLES, check_aggregate, check_train_reply, number
+
+SiteMetrics = dict[str, int | float | list[int] | list[float]]
+
+_SAMPLING_STREAM = 0x73616D70  # keeps these draws apart from others made with the same (seed, round)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundSettings:
+    """How a round is held. Raises ValueError for a value out of range."""
+
+    deadline_s: float
+    """Seconds from the first message until silent sites are given up."""
+    quorum: float
+    """Fraction of the asked sites, in (0, 1], that must answer usably (rounded up, at least one)."""
+    fraction: float
+    """Fraction of the training sites, in (0, 1], drawn for a round (rounded, at least one)."""
+    seed: int
+    """Who is drawn in round r depends on (seed, r) and the sites' names only."""
+    weighting: Literal["examples", "equal"]
+    """Weigh sites by their training images, or all the same."""
+    retries: int = 1
+    """How often a site whose worker process died is asked again."""
+
+    def __post_init__(self) -> None:
+        if not self.deadline_s > 0:
+            raise ValueError(f"deadline_s is {self.deadline_s}; it must be above 0")
+        for name in ("quorum", "fraction"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0 and at most 1")
+        if self.seed < 0 or self.retries < 0:
+            raise ValueError("seed and retries must be zero or above")
+        if self.weighting not in ("examples", "equal"):
+            raise ValueError(f"weighting is {self.weighting!r}; use examples or equal")
+
+
+@dataclass(frozen=True)
+class RoundResult:
+    """What a round leaves: the next global model, and what each asked site did."""
+
+    arrays: ArrayRecord
+    metrics: dict[str, SiteMetrics]
+    """Site to its own metrics, for the sites whose replies count; never averaged."""
+    refused: dict[str, str]
+    """Site to the sentence why its reply does not count."""
+    seconds: float
+    bytes_down: int
+    bytes_up: int
+
+
+@dataclass
+class _Tally:
+    """What has been taken in while the replies stream past."""
+
+    expected: Mapping[str, ArraySpec]
+    weighting: Literal["examples", "equal"]
+    carried: dict[str, NDArray[Any]] = field(default_factory=dict)
+    metrics: dict[str, SiteMetrics] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+    bytes_up: int = 0
+
+
+def train_round(
+    strategy: Strategy,
+    grid: Grid,
+    number_of_round: int,
+    arrays: ArrayRecord,
+    config: ConfigRecord,
+    members: Sequence[Member],
+    settings: RoundSettings,
+    on_event: Callable[[Event], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> RoundResult:
+    """Return the next global model after one round over ``members``, the training sites in site order.
+
+    Only drawn members are sent ``train``; the strategy sees no other node. Replies are checked
+    (``guard.check_train_reply``) and reach the strategy in site order; refused ones are left out and named
+    in the result. Arrays that are not floating point (BatchNorm's ``num_batches_tracked``) go around the
+    strategy: their next value is the maximum over the sites, which is exact, keeps the dtype and never
+    falls.
+
+    Raises QuorumLost where too few replies count, AggregateRefused where the strategy's result cannot be a
+    model, Interrupted where ``should_stop`` says so. The model passed in is not changed, so a caller that
+    stored it can start the round again.
+    """
+    start = time.monotonic()
+    expected = specs(arrays)
+    asked = draw(members, settings, number_of_round)
+    requests = _requests(strategy, grid, number_of_round, arrays, config, asked, expected)
+    bytes_down = sum(size(content) for _, content in requests)
+    tally = _Tally(expected, settings.weighting)
+    replies = exchange(
+        grid,
+        requests,
+        MessageType.TRAIN,
+        settings.deadline_s,
+        on_event,
+        should_stop=should_stop,
+        retries=settings.retries,
+        group=str(number_of_round),
+    )
+    asked = [member for member, _ in requests]
+    del requests
+    aggregate = _aggregate(strategy, number_of_round, _checked(replies, tally), tally, asked, settings.quorum)
+    check_aggregate(aggregate, expected, type(strategy).__name__)
+    return RoundResult(
+        arrays=_next_model(aggregate, tally),
+        metrics=tally.metrics,
+        refused=tally.refused,
+        seconds=time.monotonic() - start,
+        bytes_down=bytes_down,
+        bytes_up=tally.bytes_up,
+    )
+
+
+def draw(members: Sequence[Member], settings: RoundSettings, number_of_round: int) -> list[Member]:
+    """Return the members that take part in a round, in the order of ``members``.
+
+    The draw is over sorted names, so that it depends neither on node ids nor on the order of connection.
+    Raises ValueError for no members or two of one name.
+    """
+    names = sorted(member.name for member in members)
+    if not names:
+        raise ValueError("there is no training site; give at least one site role: train")
+    if len(set(names)) < len(names):
+        raise ValueError(f"two training sites share a name: {', '.join(names)}")
+    count = max(1, round(settings.fraction * len(names)))
+    seed = np.random.SeedSequence([settings.seed, number_of_round, _SAMPLING_STREAM])
+    drawn = set(np.random.default_rng(seed).permutation(names)[:count])
+    return [member for member in members if member.name in drawn]
+
+
+def size(content: RecordDict) -> int:
+    """Return the bytes of a message's records, as Flower counts them."""
+    return sum(record.count_bytes() for record in content.values())
+
+
+def _requests(
+    strategy: Strategy,
+    grid: Grid,
+    number_of_round: int,
+    arrays: ArrayRecord,
+    config: ConfigRecord,
+    asked: Sequence[Member],
+    expected: Mapping[str, ArraySpec],
+) -> list[tuple[Member, RecordDict]]:
+    """Return what the strategy wants to send, with the carried arrays put back, in site order."""
+    nodes = ChosenNodes(grid, [member.node_id for member in asked])
+    floats = averaged(arrays, expected)
+    own_config = ConfigRecord(dict(config))
+    messages = list(strategy.configure_train(number_of_round, floats, own_config, nodes))
+    others = {name: arrays[name] for name in expected if name not in floats}
+    whole: dict[int, ArrayRecord] = {}
+    contents: dict[int, RecordDict] = {}
+    for message in messages:
+        record = message.content.array_records[ARRAYS]
+        # Strategies put one record into all messages: it is completed once and shared, not once a site.
+        if id(record) not in whole:
+            whole[id(record)] = merged(record, others, expected)
+        contents[message.metadata.dst_node_id] = RecordDict(
+            {ARRAYS: whole[id(record)], **dict(message.content.config_records)}
+        )
+    strangers = contents.keys() - {member.node_id for member in asked}
+    if strangers or not contents:
+        raise ValueError(
+            f"strategy {type(strategy).__name__} chose nodes that were not drawn, or none at all"
+        )
+    return [(member, contents[member.node_id]) for member in asked if member.node_id in contents]
+
+
+def _checked(replies: Iterator[Reply], tally: _Tally) -> Iterator[Message]:
+    """Yield the replies that count, reduced to what a strategy needs; note the others in the tally.
+
+    No frame here keeps a reply once it is yielded.
+    """
+    for reply in replies:
+        try:
+            _check(reply, tally)
+        except ReplyRefused as error:
+            tally.refused[reply.member.name] = str(error)
+            reply.message = None
+        else:
+            yield _accept(reply, tally)
+
+
+def _check(reply: Reply, tally: _Tally) -> None:
+    if reply.message is None:
+        raise ReplyRefused(reply.reason or f"site {reply.member.name}: no reply")
+    tally.bytes_up += size(reply.message.content)
+    check_train_reply(reply.message.content, tally.expected, reply.member)
+
+
+def _accept(reply: Reply, tally: _Tally) -> Message:
+    """Return the checked message with the averaged arrays and one weight; take over the rest of it."""
+    message, reply.message = reply.message, None
+    if message is None:
+        raise RuntimeError("only a checked reply can be accepted")
+    arrays = message.content.array_records[ARRAYS]
+    metrics = message.content.metric_records[METRICS]
+    tally.metrics[reply.member.name] = dict(metrics.items())
+    for name, spec in tally.expected.items():
+        if not is_averaged(spec):
+            values = view(arrays[name])
+            tally.carried[name] = np.maximum(tally.carried[name], values) if name in tally.carried else values
+    examples = number(metrics, NUM_EXAMPLES, reply.member)
+    # The same three keys for every site: Flower refuses a whole round where one site reports another set.
+    reduced = MetricRecord(
+        {
+            WEIGHT: examples if tally.weighting == "examples" else 1.0,
+            NUM_EXAMPLES: examples,
+            LOSS: number(metrics, LOSS, reply.member),
+        }
+    )
+    message.content = RecordDict({ARRAYS: averaged(arrays, tally.expected), METRICS: reduced})
+    return message
+
+
+def _aggregate(
+    strategy: Strategy,
+    number_of_round: int,
+    replies: Iterator[Message],
+    tally: _Tally,
+    asked: Sequence[Member],
+    quorum: float,
+) -> ArrayRecord | None:
+    """Return what the strategy makes of the replies. Raises QuorumLost where too few of them count."""
+    if isinstance(strategy, StreamingFedAvg):
+        aggregate, _ = strategy.aggregate_train(number_of_round, replies)
+        _require_quorum(tally, asked, quorum, number_of_round)
+        return aggregate
+    # Flower's own strategies go through the replies several times, so they get a list.
+    collected: Iterable[Message] = list(replies)
+    _require_quorum(tally, asked, quorum, number_of_round)
+    aggregate, _ = strategy.aggregate_train(number_of_round, collected)
+    return aggregate
+
+
+def _require_quorum(tally: _Tally, asked: Sequence[Member], quorum: float, number_of_round: int) -> None:
+    needed = max(1, ceil(quorum * len(asked) - 1e-9))
+    if len(tally.metrics) >= needed:
+        return
+    reasons = "; ".join(tally.refused[member.name] for member in asked if member.name in tally.refused)
+    raise QuorumLost(
+        f"round {number_of_round}: {len(tally.metrics)} of {len(asked)} sites gave a usable reply and "
+        f"{needed} are needed (quorum {quorum:g}): {reasons}; "
+        "finished rounds are kept: mend these sites, or lower the quorum, and resume the run"
+    )
+
+
+def _next_model(aggregate: ArrayRecord | None, tally: _Tally) -> ArrayRecord:
+    """Return the whole model in its own order and dtypes (FedAdam, for one, returns float64)."""
+    floats = ArrayRecord()
+    for name, array in (aggregate or {}).items():
+        values = view(array)
+        dtype = tally.expected[name].dtype
+        floats[name] = array if values.dtype == dtype else Array(np.asarray(values.astype(dtype)))
+    others = {name: Array(np.asarray(values)) for name, values in tally.carried.items()}
+    return merged(floats, others, tally.expected)
