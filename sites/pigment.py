@@ -66,11 +66,15 @@ class Canvas:
 
     def colours(self) -> NDArray[np.float32]:
         """Return the light that comes back, ``(side, side, 3)`` in 0..1."""
-        density = self.melanin[..., None] * MELANIN_ABSORBANCE + self.blood[..., None] * BLOOD_ABSORBANCE
-        light = DERMIS * np.exp(-density)
-        for opacity, colour in self.covers:
-            light += opacity[..., None] * (np.asarray(colour, np.float32) - light)
-        return np.asarray(light, np.float32)
+        channels = []
+        # One channel at a time: planes that fit the processor's cache are several times faster.
+        for channel, dermis in enumerate(DERMIS):
+            density = self.melanin * MELANIN_ABSORBANCE[channel] + self.blood * BLOOD_ABSORBANCE[channel]
+            light = dermis * np.exp(-density)
+            for opacity, colour in self.covers:
+                light += opacity * (np.float32(colour[channel]) - light)
+            channels.append(light)
+        return np.stack(channels, axis=-1)
 
 
 class Stencil:

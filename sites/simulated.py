@@ -86,7 +86,7 @@ class SimulatedSite(SiteSettings):
             )
         return self
 
-    def read(self, data_root: Path, work_dir: Path, seed: int) -> pd.DataFrame:
+    def read(self, data_root: Path | None, work_dir: Path, seed: int) -> pd.DataFrame:
         """Return the centre's raw table, rendering it into ``work_dir/simulated`` the first time.
 
         The same settings and seed give the same bytes. Building happens in a temporary folder that is renamed into place under
@@ -125,10 +125,7 @@ class SimulatedSite(SiteSettings):
         try:
             patients = plan(self, seed)
             render_all(
-                [
-                    PlannedLesion(**lesion)
-                    for lesion in patients[list(PlannedLesion.__annotations__)].to_dict("records")
-                ],
+                [PlannedLesion(*row) for row in patients[_PLANNED].itertuples(index=False)],
                 building,
                 size=self.render_size,
                 masks=self.masks,

@@ -1,5 +1,6 @@
 """The skin around a lesion: tone by Fitzpatrick type, mottling, skin lines, vessels and sun damage."""
 
+import math
 from typing import Final
 
 import numpy as np
@@ -40,9 +41,10 @@ def _skin_lines(canvas: Canvas, rng: np.random.Generator) -> None:
     strength = rng.gamma(1.2, 0.008)
     angle = rng.uniform(0, np.pi)
     for turn in (0.0, rng.uniform(0.9, 1.6)):
-        across = np.cos(angle + turn) * canvas.x + np.sin(angle + turn) * canvas.y
-        phase = across * canvas.unit / (rng.uniform(5, 9) * scale) * 2 * np.pi
-        canvas.melanin += strength * np.cos(phase + 3.5 * noise(rng, side, 22 * scale)) ** 3
+        waves = 2 * math.pi * canvas.unit / (rng.uniform(5, 9) * scale)
+        phase = waves * (math.cos(angle + turn) * canvas.x + math.sin(angle + turn) * canvas.y)
+        wave = np.cos(phase + 3.5 * noise(rng, side, 22 * scale))
+        canvas.melanin += strength * wave * wave * wave
     canvas.melanin += rng.uniform(0.006, 0.018) * noise(rng, side, 2.2 * scale)
 
 

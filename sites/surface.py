@@ -136,7 +136,7 @@ def white_circles(canvas: Canvas, rng: np.random.Generator, _: float) -> None:
     amount = np.asarray(np.clip(rings.plane(0.5 * canvas.scale) - inner, 0, 1), np.float32)
     canvas.cover(0.75 * amount, (0.96, 0.93, 0.92))
     canvas.cover(0.5 * inner, (0.72, 0.50, 0.30))
-    canvas.record("white_circles", np.asarray(amount))
+    canvas.record("white_circles", np.asarray(amount, np.float32))
 
 
 def strawberry(canvas: Canvas, rng: np.random.Generator, _: float) -> None:
