@@ -1,0 +1,150 @@
+"""``report.html``: one self-contained page from a run's folder."""
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from fedderm.evaluation.documents import Performance
+from fedderm.report import figures, formats, sections, tables
+from fedderm.report.folder import RunFolder, at_lesion_level, read_run
+from fedderm.report.sentences import sentences_of
+from sites.diagnoses import CLASSES
+
+METRIC_NAMES = {
+    "auc": "AUC",
+    "sensitivity": "Sensitivity",
+    "specificity": "Specificity",
+    "balanced_accuracy": "Balanced accuracy",
+    "macro_f1": "Macro-F1",
+    "ece": "ECE",
+    "brier": "Brier",
+    "referrals_per_1000": "Referrals per 1000",
+}
+
+
+def write_report(run_dir: Path) -> Path:
+    """Return the path of the report, written whole or not at all.
+
+    Raises ValueError where the run is unfinished (nothing is written) and OSError where the disk refuses.
+    """
+    run = read_run(run_dir)
+    page = render(run)
+    target = run.path / "report.html"
+    handle, temporary = tempfile.mkstemp(dir=run.path, prefix=".report-", suffix=".html")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(page)
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(target)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+    return target
+
+
+def render(run: RunFolder) -> str:
+    """Return the page: HTML with its style, figures and images inside; it asks the network for nothing."""
+    environment = Environment(
+        loader=PackageLoader("fedderm.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        decimal=formats.decimal,
+        percent=formats.percent,
+        count=formats.count,
+        size=formats.size,
+        duration=formats.duration,
+        plain=formats.plain,
+    )
+    environment.globals.update(
+        metric=formats.metric,
+        interval=formats.interval,
+        known=formats.known,
+        why_missing=formats.why_missing,
+        plural=formats.plural,
+        bar=interval_bar,
+        at_lesion_level=at_lesion_level,
+    )
+    return environment.get_template("template.html").render(**_content(run))
+
+
+def _content(run: RunFolder) -> dict[str, Any]:
+    style = Path(__file__).with_name("style.css").read_text(encoding="utf-8")
+    rounds = sections.round_rows(run)
+    evaluation = run.config.get("evaluation") or {}
+    return {
+        "run": run,
+        "style": Markup(style),
+        "sentences": sentences_of(run),
+        "facts": _facts(run, rounds),
+        "sites": list(run.sites.values()),
+        "threshold_rows": {name: tables.threshold_rows(site) for name, site in run.sites.items()},
+        "thresholds_figure": figures.thresholds_figure(run),
+        "discrimination": tables.discrimination_rows(run),
+        "roc": figures.roc_figures(run),
+        "reliability": figures.reliability_figures(run),
+        "learning": figures.learning_figures(run),
+        "cards": sections.site_cards(run),
+        "rounds": rounds,
+        "totals": sections.round_totals(rounds),
+        "audit": sections.audit_of(run),
+        "metric_names": METRIC_NAMES,
+        "classes": CLASSES,
+        "bootstrap": evaluation.get("bootstrap"),
+        "environment": run.environment,
+        "missing_notes": missing_notes(run),
+    }
+
+
+def _facts(run: RunFolder, rounds: list[sections.RoundRow]) -> list[tuple[str, str]]:
+    """Return the (label, value) pairs of the strip under the title."""
+    strategy, model = run.config.get("strategy") or {}, run.config.get("model") or {}
+    spent = run.environment.get("seconds")
+    pairs = [
+        ("Training sites", str(len(run.of_role("train")))),
+        ("Held-out sites", str(len(run.of_role("held-out")))),
+        ("Rounds", str(len(rounds) or run.state.get("round") or formats.MISSING)),
+        ("Strategy", formats.plain(strategy.get("name")) if isinstance(strategy, dict) else str(strategy)),
+        ("Backbone", formats.plain(model.get("backbone") or model.get("differentiation_backbone"))),
+        ("Duration", formats.duration(float(spent)) if isinstance(spent, int | float) else formats.MISSING),
+    ]
+    return [(label, value) for label, value in pairs if value != formats.MISSING]
+
+
+def missing_notes(run: RunFolder) -> list[str]:
+    """Return why values are missing, one sentence a site and reason: the tooltip's text for paper and touch."""
+    notes = []
+    for site in run.sites.values():
+        performances: list[Performance | None] = [at_lesion_level(site.before), at_lesion_level(site.after)]
+        reasons = {
+            formats.why_missing(performance, name)
+            for performance in performances
+            for name in METRIC_NAMES
+            if not formats.known(formats.metric(performance, name).value)
+        }
+        notes += [f"{site.site}: {reason}" for reason in sorted(reasons)]
+    return notes
+
+
+def interval_bar(value: float | None, lower: float | None, upper: float | None, role: str, low: float) -> Markup:
+    """Return a value and its interval as a small bar on a scale from ``low`` to 1; empty where undefined."""
+    if value is None or not formats.known(value):
+        return Markup("")
+
+    def place(number: float) -> float:
+        return 4 + 152 * (min(max(number, low), 1) - low) / (1 - low)
+
+    whisker = ""
+    if lower is not None and upper is not None:
+        whisker = f'<line class="whisker" x1="{place(lower):.1f}" x2="{place(upper):.1f}" y1="9" y2="9"/>'
+    return Markup(
+        f'<svg class="bar {role}" viewBox="0 0 160 18" aria-hidden="true">'
+        f'<line class="axis" x1="4" x2="156" y1="9" y2="9"/>{whisker}'
+        f'<circle cx="{place(value):.1f}" cy="9" r="4"/></svg>'
+    )

@@ -1,0 +1,194 @@
+"""The parts of the report about the sites, the rounds and the audit: plain values, ready for the template."""
+
+import base64
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from fedderm.evaluation.documents import SiteEvaluation, SplitSize
+from fedderm.report.folder import RunFolder
+from fedderm.report.formats import plain
+from sites.diagnoses import DIAGNOSES, class_index
+
+SHEETS_BUDGET = 1_600_000
+"""Bytes of contact sheets in one report; above it they are made smaller, for a report travels by e-mail."""
+
+# What leaves an image as it is, so that only what a device does to it is told.
+_NO_EFFECT: tuple[Any, ...] = (None, 0, 0.0, 1, 1.0, [1.0, 1.0, 1.0], [0.0, 0.0, 0.0], [1, 1, 1], [0, 0, 0])
+_ONLY_WITH = {"hair_strands": "hair", "gain_jitter": "gain_jitter"}
+
+
+@dataclass(frozen=True)
+class SiteCard:
+    """What one site holds."""
+
+    evaluation: SiteEvaluation
+    total: SplitSize
+    prevalence: float | None
+    """Malignant lesions by lesions, all splits; None for an empty site."""
+    diagnoses: list[tuple[str, str, int, bool, float]]
+    """(canonical name, plain name, images, malignant, share of the site's images), most frequent first."""
+    device: list[tuple[str, str]]
+    source: str
+    sheet: str | None
+    """The contact sheet as a data URI."""
+    sheet_size: tuple[int, int] | None
+
+
+def site_cards(run: RunFolder) -> list[SiteCard]:
+    """Return one card a site, in the report's order."""
+    shown = {name: path for name, path in run.gallery.items() if name in run.sites}
+    budget = SHEETS_BUDGET // max(len(shown), 1)
+    return [_card(run, site, shown.get(name), budget) for name, site in run.sites.items()]
+
+
+def _card(run: RunFolder, site: SiteEvaluation, sheet: Path | None, budget: int) -> SiteCard:
+    settings = run.settings_of(site.site)
+    fields = list(SplitSize.model_fields)
+    total = SplitSize(
+        **{key: sum(getattr(split, key) for split in site.splits.values()) for key in fields}
+    )
+    uri, dimensions = contact_sheet(sheet, budget) if sheet else (None, None)
+    return SiteCard(
+        evaluation=site,
+        total=total,
+        prevalence=total.positive_lesions / total.lesions if total.lesions else None,
+        diagnoses=_diagnoses(site, settings.get("ak_policy", "exclude")),
+        device=_device(settings.get("acquisition")),
+        source=str(settings.get("source", "")),
+        sheet=uri,
+        sheet_size=dimensions,
+    )
+
+
+def _diagnoses(site: SiteEvaluation, ak_policy: Any) -> list[tuple[str, str, int, bool, float]]:
+    images = sum(site.diagnoses.values()) or 1
+    rows = []
+    for name, number in sorted(site.diagnoses.items(), key=lambda item: (-item[1], item[0])):
+        malignant = name in DIAGNOSES and bool(class_index(name, ak_policy))
+        rows.append((name, DIAGNOSES.get(name, name), number, malignant, number / images))
+    return rows
+
+
+def _device(profile: Any) -> list[tuple[str, str]]:
+    """Return what a simulated device does to images, as (setting, value); empty for none."""
+    if not isinstance(profile, dict):
+        return []
+    told = {key: value for key, value in profile.items() if not any(value == none for none in _NO_EFFECT)}
+    told.pop("device_seed", None)
+    for key, needed in _ONLY_WITH.items():
+        if needed not in told:
+            told.pop(key, None)
+    return [(key.replace("_", " "), plain(value)) for key, value in told.items()]
+
+
+def contact_sheet(path: Path, budget: int) -> tuple[str, tuple[int, int]]:
+    """Return a JPEG as a data URI of roughly ``budget`` bytes at most, and its (width, height) in pixels."""
+    content = path.read_bytes()
+    with Image.open(io.BytesIO(content)) as opened:
+        image = opened.convert("RGB")
+    while len(content) > budget and image.width > 320:
+        image = image.resize((round(image.width * 0.8), round(image.height * 0.8)), Image.Resampling.LANCZOS)
+        buffer = io.BytesIO()
+        image.save(buffer, format="JPEG", quality=82, optimize=True)
+        content = buffer.getvalue()
+    return f"data:image/jpeg;base64,{base64.b64encode(content).decode()}", image.size
+
+
+@dataclass(frozen=True)
+class RoundRow:
+    """One round of the federation."""
+
+    number: int
+    seconds: float | None
+    bytes_down: float | None
+    bytes_up: float | None
+    sites: dict[str, dict[str, Any]]
+    refused: dict[str, str]
+
+
+def round_rows(run: RunFolder) -> list[RoundRow]:
+    """Return one row a finished round."""
+    return [
+        RoundRow(
+            number=int(entry.get("round", index)),
+            seconds=entry.get("seconds"),
+            bytes_down=entry.get("bytes_down"),
+            bytes_up=entry.get("bytes_up"),
+            sites=entry.get("sites") or {},
+            refused={str(site): str(reason) for site, reason in (entry.get("refused") or {}).items()},
+        )
+        for index, entry in enumerate(run.state.get("history") or [], start=1)
+    ]
+
+
+def round_totals(rows: list[RoundRow]) -> dict[str, float | None]:
+    """Return the sums of seconds and bytes over all rounds; None where no round recorded any."""
+    totals: dict[str, float | None] = {}
+    for key in ("seconds", "bytes_down", "bytes_up"):
+        values = [value for row in rows if (value := getattr(row, key)) is not None]
+        totals[key] = float(sum(values)) if values else None
+    return totals
+
+
+@dataclass(frozen=True)
+class AuditSite:
+    """What the audit says about one site."""
+
+    name: str
+    images: int | None
+    lesions: int | None
+    notes: list[str]
+    set_aside: list[dict[str, str]]
+
+
+@dataclass(frozen=True)
+class Audit:
+    """The audit before training, read tolerantly: an older fedderm may have written less."""
+
+    recorded: bool
+    checked: list[tuple[str, str]]
+    conflicts: list[str]
+    removed: list[tuple[str, str]]
+    sites: list[AuditSite]
+
+
+def audit_of(run: RunFolder) -> Audit:
+    """Return what was checked, found and removed before training."""
+    audit = run.audit
+    return Audit(
+        recorded=bool(audit),
+        checked=_pairs(audit.get("checked")),
+        conflicts=[plain(conflict) for conflict in audit.get("conflicts") or []],
+        removed=_pairs(audit.get("removed")),
+        sites=[_audit_site(str(name), told or {}) for name, told in (audit.get("sites") or {}).items()],
+    )
+
+
+def _pairs(values: Any) -> list[tuple[str, str]]:
+    """Return an object, or a list of objects or sentences, as (words, value)."""
+    if isinstance(values, dict):
+        return [(str(key).replace("_", " "), _brief(value)) for key, value in values.items()]
+    return [("", plain(value)) for value in values or []]
+
+
+def _brief(value: Any) -> str:
+    if isinstance(value, list) and len(value) > 6:
+        return f"{', '.join(plain(item) for item in value[:6])} and {len(value) - 6} more"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else plain(value)
+
+
+def _audit_site(name: str, told: dict[str, Any]) -> AuditSite:
+    return AuditSite(
+        name=name,
+        images=told.get("images"),
+        lesions=told.get("lesions"),
+        notes=[str(note) for note in told.get("notes") or []],
+        set_aside=[
+            {"image_id": str(entry.get("image_id", "?")), "reason": str(entry.get("reason", "no reason recorded"))}
+            for entry in told.get("set_aside") or []
+        ],
+    )

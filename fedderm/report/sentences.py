@@ -1,0 +1,126 @@
+"""What the numbers say, in sentences that a clinician can read without the tables."""
+
+from pathlib import Path
+
+from fedderm.evaluation.documents import Certificate, Estimate, Performance, SiteEvaluation
+from fedderm.report.folder import RunFolder, at_lesion_level, read_run
+from fedderm.report.formats import (
+    NBSP,
+    decimal,
+    detected,
+    interval,
+    known,
+    listing,
+    metric,
+    percent,
+    plural,
+    why_missing,
+)
+from fedderm.report.tables import discrimination_of
+
+MOST_SITES_TOLD = 3
+"""With more held-out sites than this, the summary tells the weakest; the table tells all."""
+
+
+def summary_sentences(run_dir: Path) -> list[str]:
+    """Return the summary of a finished run, one sentence an item, plain text.
+
+    The first says what was done, the second how well it discriminates inside and outside, then one or two for each held-out
+    site: what the federation's threshold found there, and what the site's own recalibration can promise.
+    Raises ValueError where the run is unfinished.
+    """
+    return sentences_of(read_run(run_dir))
+
+
+def sentences_of(run: RunFolder) -> list[str]:
+    """Return the summary of a run that has been read; see ``summary_sentences``."""
+    told = [_what_was_done(run), _discrimination(run)]
+    sites = run.of_role("held-out") or list(run.sites.values())
+    for site in _weakest_first(sites)[:MOST_SITES_TOLD] if len(sites) > MOST_SITES_TOLD else sites:
+        told += _at_site(site)
+    return [sentence for sentence in told if sentence]
+
+
+def _what_was_done(run: RunFolder) -> str:
+    trained, held_out = run.of_role("train"), run.of_role("held-out")
+    lesions = sum(split.lesions for site in trained for split in site.splits.values())
+    rounds = int(run.state.get("round") or len(run.state.get("history") or []))
+    apart = f"; {plural(len(held_out), 'site')} never trained and tested it" if held_out else ""
+    return (
+        f"{plural(len(trained), 'site')} with {plural(lesions, 'lesion')} trained one model in "
+        f"{plural(rounds, 'round')} without pooling their images{apart}."
+    )
+
+
+def _discrimination(run: RunFolder) -> str:
+    internal = metric(at_lesion_level(run.federation.pooled.get("train", {})), "auc")
+    outside = [(site.site, metric(discrimination_of(site), "auc")) for site in run.of_role("held-out")]
+    outside = [(name, auc) for name, auc in outside if known(auc.value)]
+    if not known(internal.value):
+        return ""
+    inside = f"Malignant and benign lesions are told apart with an AUC of {_with_interval(internal)} at training sites"
+    if not outside:
+        return f"{inside}."
+    if len(outside) > MOST_SITES_TOLD:
+        values = sorted(float(auc.value or 0) for _, auc in outside)
+        return f"{inside}, and between {decimal(values[0])} and {decimal(values[-1])} at the held-out ones."
+    return f"{inside}, {listing([f'{_with_interval(auc)} at {name}' for name, auc in outside])}."
+
+
+def _with_interval(estimate: Estimate) -> str:
+    span = interval(estimate)
+    return f"{decimal(estimate.value)} ({span})" if span else decimal(estimate.value)
+
+
+def _weakest_first(sites: list[SiteEvaluation]) -> list[SiteEvaluation]:
+    def auc(site: SiteEvaluation) -> float:
+        value = metric(discrimination_of(site), "auc").value
+        return float(value) if value is not None and known(value) else 2.0
+
+    return sorted(sites, key=auc)
+
+
+def _at_site(site: SiteEvaluation) -> list[str]:
+    before, after = at_lesion_level(site.before), at_lesion_level(site.after)
+    if before is None or not known(metric(before, "sensitivity").value):
+        reason = why_missing(before, "sensitivity")
+        return [f"At {site.site} sensitivity cannot be told ({reason}); {promise(site.certificate)}."]
+    told = (
+        f"At {site.site} the federation's threshold found {percent(metric(before, 'sensitivity').value)} of malignant "
+        f"lesions{_in_brackets(before)}{_spared(before, 'left')}."
+    )
+    if after is None or site.site_point.threshold == site.federation_point.threshold:
+        return [told, f"It stays in force there: {promise(site.certificate)}."]
+    recalibrated = (
+        f"The threshold set on the site's own lesions finds {percent(metric(after, 'sensitivity').value)}"
+        f"{_in_brackets(after)}{_spared(after, 'leaves')}; {promise(site.certificate)}."
+    )
+    return [told, recalibrated]
+
+
+def _in_brackets(performance: Performance) -> str:
+    """Return `` (33 of 41; 95 % CI 66–90)``; counts are left out where a small cell hides them."""
+    found, malignant = detected(performance)
+    span = interval(metric(performance, "sensitivity"), as_percent=True)
+    parts = [f"{found} of {malignant}"] if malignant else []
+    parts += [f"95{NBSP}% CI {span}"] if span else []
+    return f" ({'; '.join(parts)})" if parts else ""
+
+
+def _spared(performance: Performance, verb: str) -> str:
+    specificity = metric(performance, "specificity").value
+    return f" and {verb} {percent(specificity)} of benign ones alone" if known(specificity) else ""
+
+
+def promise(certificate: Certificate) -> str:
+    """Return what a certificate promises as a clause without a full stop."""
+    target, sure = f"{certificate.target_sensitivity:.2f}", percent(certificate.confidence)
+    if certificate.certified:
+        return f"a sensitivity of at least {target} is guaranteed there with {sure} confidence"
+    if certificate.positives >= certificate.needed:
+        return f"the {target} target cannot be certified"
+    # 0 is also what a site reports whose minimum cell size hides how many it has.
+    have = "too few malignant lesions"
+    if certificate.positives:
+        have = f"{certificate.positives} malignant {'lesion' if certificate.positives == 1 else 'lesions'}"
+    return f"the {target} target cannot be certified: {have} to set it on, {certificate.needed} needed"
