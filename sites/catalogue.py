@@ -103,6 +103,7 @@ def _not_empty(table: pd.DataFrame, step: str) -> pd.DataFrame:
 
 
 def _select(table: pd.DataFrame, select: dict[str, str | list[str]]) -> pd.DataFrame:
+    whole = table
     for column, wanted in select.items():
         if column not in table.columns or column == SET_ASIDE:
             known = [c for c in table.columns if c != SET_ASIDE and table[c].notna().any()]
@@ -110,7 +111,7 @@ def _select(table: pd.DataFrame, select: dict[str, str | list[str]]) -> pd.DataF
                 f"select: there is no column '{column}'{nearest(column, known)}; there are {quoted(known)}"
             )
         values = [wanted] if isinstance(wanted, str) else wanted
-        present = table[column].dropna().astype("str")
+        present = whole[column].dropna().astype("str")
         for value in values:
             if value not in set(present):
                 common = present.value_counts().index

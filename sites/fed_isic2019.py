@@ -65,15 +65,17 @@ class FedIsic2019Site(SiteSettings):
                 f"{file}: row {row}, image '{rows.loc[row, 'image']}' is not in ISIC 2019's ground truth; "
                 "the two files do not belong together"
             )
-        listed = rows[pd.to_numeric(rows["center"], errors="coerce") == self.centre].set_index("image")
-        if listed.empty:
+        listed = rows.set_index("image")
+        everyone = official[official["image_id"].isin(listed.index)]
+        centres = everyone["image_id"].map(pd.to_numeric(listed["center"], errors="coerce"))
+        raw = everyone[centres == self.centre].copy()
+        if raw.empty:
             raise SiteError(f"{file} lists no image of centre {self.centre}; download it again")
-        raw = official[official["image_id"].isin(listed.index)].copy()
         raw["acquisition"] = CENTRES[self.centre]
-        folds = raw["image_id"].map(listed["fold"])
         if self.split == "published":
-            raw["split"] = folds
-            self._report_leak(raw)
+            folds = everyone["image_id"].map(listed["fold"])
+            raw["split"] = folds[raw.index]
+            _report_leak(raw, published_leak(everyone["lesion_id"], folds)[raw.index])
         return raw
 
     def _split_file(self, data_root: Path | None) -> Path:
@@ -82,18 +84,17 @@ class FedIsic2019Site(SiteSettings):
         folder = source_folder(self.path, "fed_isic2019", data_root)
         return first_file(folder, SPLIT_FILES, "Fed-ISIC2019's published split")
 
-    def _report_leak(self, raw: pd.DataFrame) -> None:
-        leaked, tested = published_leak(raw["lesion_id"], raw["split"])
-        fraction = leaked / tested if tested else 0.0
-        raw.attrs["published_leak"] = {"test_images": tested, "leaked": leaked, "fraction": fraction}
-        raw.attrs["notes"] = [
-            f"the published split leaks: {leaked} of {tested} test images ({fraction:.0%}) show a lesion of "
-            "which a training image exists, so test results are too good; split: lesion does not leak",
-        ]
+
+def published_leak(lesions: "pd.Series[str]", split: "pd.Series[str]") -> "pd.Series[bool]":
+    """Return, per image, whether it is a test image of a lesion that has a training image, at any centre."""
+    return (split == "test") & lesions.isin(set(lesions[split == "train"].dropna()))
 
 
-def published_leak(lesions: "pd.Series[str]", split: "pd.Series[str]") -> tuple[int, int]:
-    """Return how many test images share a lesion with a training image, and how many test images there
-    are."""
-    test = lesions[split == "test"]
-    return int(test.isin(set(lesions[split == "train"].dropna())).sum()), len(test)
+def _report_leak(raw: pd.DataFrame, leaks: "pd.Series[bool]") -> None:
+    leaked, tested = int(leaks.sum()), int((raw["split"] == "test").sum())
+    fraction = leaked / tested if tested else 0.0
+    raw.attrs["published_leak"] = {"test_images": tested, "leaked": leaked, "fraction": fraction}
+    raw.attrs["notes"] = [
+        f"the published split leaks: {leaked} of {tested} test images ({fraction:.0%}) show a lesion "
+        "of which a training image exists, so test results are too good; split: lesion does not leak",
+    ]

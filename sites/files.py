@@ -12,7 +12,7 @@ import pandas as pd
 from sites.errors import SiteError
 
 IMAGE_SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp"})
-TABLE_SUFFIXES: Final = frozenset({".csv", ".tsv", ".tab", ".txt", ".xlsx", ".xlsm"})
+TABLE_SUFFIXES: Final = frozenset({".csv", ".tsv", ".tab", ".xlsx", ".xlsm"})
 _DELIMITERS: Final = (",", ";", "\t", "|")
 
 
@@ -91,14 +91,18 @@ def read_table(
         raise SiteError(f"the table {file} does not exist")
     try:
         if file.suffix.lower() in {".xlsx", ".xlsm"}:
-            frame = pd.read_excel(file, sheet_name=sheet, header=header_row - 1, dtype=str)
+            cells = pd.read_excel(file, sheet_name=sheet, header=None, skiprows=header_row - 1, dtype=str)
         else:
-            frame = _read_text(file, delimiter, encoding, header_row)
+            cells = _read_text(file, delimiter, encoding, header_row)
     except (ValueError, IndexError, KeyError, BadZipFile, pd.errors.ParserError) as error:
         reason = " ".join(str(error).split())
         raise SiteError(f"{file} cannot be read as a table ({reason})") from error
-    frame.columns = pd.Index([str(name).strip() for name in frame.columns])
-    _refuse_repeated(file, frame)
+    # The header is read as a row like others: pandas would quietly rename the second of two equal columns.
+    cells = cells.loc[:, cells.notna().any()]
+    names = cells.iloc[0] if len(cells) else pd.Series(dtype="str")
+    header = [str(name).strip() if pd.notna(name) else f"(column {n + 1})" for n, name in enumerate(names)]
+    _refuse_repeated(file, header)
+    frame = cells.iloc[1:].set_axis(header, axis="columns")
     frame.index = pd.RangeIndex(header_row + 1, header_row + 1 + len(frame))
     for column in frame.columns:
         text = frame[column].astype("str").str.strip()
@@ -115,13 +119,15 @@ def _read_text(file: Path, delimiter: str | None, encoding: str | None, header_r
         lines = file.read_text(encoding=encoding).splitlines()
         header = lines[header_row - 1] if len(lines) >= header_row else ""
         delimiter = max(_DELIMITERS, key=header.count)
-    frame = pd.read_csv(
-        file, sep=delimiter, encoding=encoding, dtype=str, header=header_row - 1, skip_blank_lines=False
+    return pd.read_csv(
+        file,
+        sep=delimiter,
+        encoding=encoding,
+        dtype=str,
+        header=None,
+        skiprows=header_row - 1,
+        skip_blank_lines=False,
     )
-    # pandas takes surplus first fields for an index, which would shift every column by one.
-    if not isinstance(frame.index, pd.RangeIndex):
-        raise ValueError("its rows have more fields than its header")
-    return frame
 
 
 def _encoding(file: Path) -> str:
@@ -135,9 +141,9 @@ def _encoding(file: Path) -> str:
     return "utf-8-sig"
 
 
-def _refuse_repeated(file: Path, frame: pd.DataFrame) -> None:
-    repeated = frame.columns[frame.columns.duplicated()]
-    if len(repeated):
+def _refuse_repeated(file: Path, header: list[str]) -> None:
+    repeated = sorted({name for name in header if header.count(name) > 1})
+    if repeated:
         raise SiteError(f"{file}: the column {quoted(repeated)} is there twice; rename one")
 
 

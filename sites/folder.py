@@ -160,7 +160,12 @@ def _without_suffix(name: str) -> str:
 
 
 def _only_table(folder: Path) -> Path:
-    tables = sorted(p for p in folder.iterdir() if p.suffix.lower() in TABLE_SUFFIXES and p.is_file())
+    tables = sorted(
+        p
+        for p in folder.iterdir()
+        # An open workbook leaves a lock file "~$name.xlsx".
+        if p.suffix.lower() in TABLE_SUFFIXES and p.is_file() and not p.name.startswith((".", "~$"))
+    )
     if len(tables) != 1:
         found = quoted(p.name for p in tables) or "none"
         raise SiteError(

@@ -83,7 +83,7 @@ class HAM10000Site(SiteSettings):
     def _resolve_akiec(self, raw: pd.DataFrame, file: Path, data_root: Path | None) -> None:
         akiec = raw["diagnosis"] == "akiec"
         known = self._known_by_isic2019(data_root) if akiec.any() else {}
-        raw.loc[akiec, "diagnosis"] = raw.loc[akiec, "image_id"].map(known)
+        raw.loc[akiec, "diagnosis"] = raw.loc[akiec, "image_id"].map(known).astype("str")
         open_rows = akiec & raw["diagnosis"].isna()
         count = int(open_rows.sum())
         if count and self.akiec == "refuse":

@@ -168,9 +168,10 @@ def _name_by_patient(table: pd.DataFrame, where: str) -> None:
     if clashing.empty:
         return
     if len(clashing) <= MAX_CONFLICTS * len(patients):
-        rows = ", ".join(str(row) for row in known.index[known["lesion_id"] == clashing[0]][:5])
+        first = clashing[0]
+        rows = ", ".join(str(row) for row in known.index[known["lesion_id"] == first][:5])
         raise SiteError(
-            f"{where}: the lesion '{clashing[0]}' belongs to {patients[clashing[0]]} patients (rows {rows}); a "
+            f"{where}: the lesion '{first}' belongs to {patients[first]} patients (rows {rows}); a "
             "lesion has one patient, correct its lesion or patient id"
         )
     table.loc[known.index, "lesion_id"] = known["patient_id"] + "/" + known["lesion_id"]
