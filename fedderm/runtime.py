@@ -104,6 +104,8 @@ def simulate(
         # Workers import what this process can import, tests and a checkout that is not installed included.
         "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry),
     }
+    if resources.address is None:
+        surroundings["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # workers too stay on the loopback interface
     _stop.clear()
     from fedderm.site_workers import Workers
 

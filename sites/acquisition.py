@@ -10,14 +10,16 @@ from typing import Annotated, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, Strict, model_validator
 from scipy.ndimage import gaussian_filter
 
 from sites import artefacts
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
-Triple = tuple[Positive, Positive, Positive]
+# A list from YAML is as good as a tuple, also where numbers and texts are told apart strictly.
+AnyList = Strict(False)
+Triple = Annotated[tuple[Positive, Positive, Positive], AnyList]
 Spread = Annotated[float, Field(ge=0, le=1)]
 Pixels = NDArray[np.uint8]
 
@@ -45,7 +47,7 @@ class AcquisitionProfile(BaseModel):
     device_seed: Annotated[int, Field(ge=0)] | None = None
     channel_gains: Triple = (1.0, 1.0, 1.0)
     """Factors of red, green and blue; the same in every image of the site."""
-    gain_jitter: tuple[Spread, Spread, Spread] = (0.0, 0.0, 0.0)
+    gain_jitter: Annotated[tuple[Spread, Spread, Spread], AnyList] = (0.0, 0.0, 0.0)
     """Standard deviation of the log gains from image to image."""
     gamma: Annotated[float, Field(ge=0.2, le=5)] = 1.0
     """Exponent of the intensities in 0..1; above 1 darkens."""
@@ -62,7 +64,7 @@ class AcquisitionProfile(BaseModel):
     """Standard deviation of the sensor's noise, of intensities in 0..1."""
     jpeg_quality: Annotated[int, Field(ge=1, le=100)] | None = None
     hair: Rate = 0.0
-    hair_strands: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] = (5, 40)
+    hair_strands: Annotated[tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]], AnyList] = (5, 40)
     """Fewest and most strands in an image that has hair."""
     ruler: Rate = 0.0
     bubbles: Rate = 0.0

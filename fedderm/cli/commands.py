@@ -1,0 +1,55 @@
+"""``fedderm run``, ``report`` and ``predict``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Config = Annotated[Path, typer.Argument(help="The experiment's YAML file.", show_default=False)]
+DataRoot = Annotated[Path | None, typer.Option(help="Where the sources' folders lie (replaces data_root).")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", help="Replace a setting: rounds=3, sites.vienna_dias.role=train.")
+]
+
+
+def run(
+    config: Annotated[
+        Path | None,
+        typer.Argument(help="The experiment's YAML file; not needed with --resume.", show_default=False),
+    ] = None,
+    data_root: DataRoot = None,
+    overrides: Overrides = None,
+    resume: Annotated[Path | None, typer.Option(help="Go on with an interrupted run's folder.")] = None,
+) -> None:
+    """Train, evaluate and recalibrate a cascade across sites, and write a report."""
+    from fedderm.cli.console import Console
+    from fedderm.cli.running import start
+
+    start(config, data_root, overrides or [], resume, Console())
+
+
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders.", show_default=False)],
+) -> None:
+    """Draw report.html again from what a run left."""
+    from fedderm.report import build_report
+
+    for folder in runs:
+        typer.echo(build_report(folder))
+
+
+def predict(
+    model: Annotated[Path, typer.Argument(help="A run's folder, or its model folder.", show_default=False)],
+    images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.", show_default=False)],
+    site: Annotated[
+        str | None, typer.Option(help="Use this site's calibration and threshold; default: the federation's.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object a line instead of a table.")
+    ] = False,
+) -> None:
+    """Say for each image: probability of malignancy, decision at the threshold, differential. Research use only."""
+    from fedderm.cli.prediction import predict_images
+
+    if not predict_images(model, images, site, as_json):
+        raise typer.Exit(1)

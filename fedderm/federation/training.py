@@ -1,0 +1,125 @@
+"""The rounds: a guarded round of training, an evaluation of all sites, and both on disk before the next."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from flwr.app import ArrayRecord
+from flwr.serverapp.strategy import Strategy
+
+from fedderm import messages
+from fedderm.evaluation.counts import Counts
+from fedderm.evaluation.long_format import LongRow, long_rows_of_counts
+from fedderm.evaluation.recalibration import federation_point
+from fedderm.federation.roll_call import SiteCard, training_members
+from fedderm.federation.session import Session
+from fedderm.settings import StrategySettings
+from fedderm.weights import Arrays
+from strategies.catalogue import build
+from strategies.rounds import RoundResult, RoundSettings, train_round
+
+SPLITS = "calibration,test"
+
+
+def run_rounds(session: Session, cards: Sequence[SiteCard], initial: Arrays) -> ArrayRecord:
+    """Return the final global model; finished rounds of an earlier sitting are not repeated."""
+    folder, experiment = session.folder, session.experiment
+    done = int(folder.state()["round"])
+    arrays = messages.to_record(folder.latest_arrays() or initial)
+    strategy = _strategy(experiment.strategy)
+    members = training_members(session, cards)
+    settings = RoundSettings(
+        deadline_s=experiment.strategy.deadline,
+        quorum=experiment.strategy.quorum,
+        fraction=experiment.strategy.fraction,
+        seed=experiment.seed,
+        weighting=experiment.strategy.weighting,
+    )
+    for number in range(done + 1, experiment.rounds + 1):
+        session.observer.stage(f"round {number}/{experiment.rounds}: train", [one.name for one in members])
+        result = train_round(
+            strategy,
+            session.grid,
+            number,
+            arrays,
+            session.config(pooled=experiment.baseline == "pooled"),
+            members,
+            settings,
+            session.observer.site,
+            session.should_stop,
+        )
+        arrays = result.arrays
+        for sentence in result.refused.values():
+            session.observer.warn(sentence)
+        rows = _evaluate_round(session, cards, arrays, number)
+        folder.finish_round(number, messages.from_record(arrays), _entry(result), rows)
+        session.observer.round_done(number, experiment.rounds, rows)
+    return arrays
+
+
+def evaluate_counts(
+    session: Session, cards: Sequence[SiteCard], arrays: ArrayRecord, splits: str, views: int, title: str
+) -> dict[str, dict[str, Counts]]:
+    """Return site to split to counts; a site that cannot answer is left out, with a warning."""
+    found: dict[str, dict[str, Counts]] = {}
+    members = [card.member for card in cards]
+    for reply in session.ask(title, messages.EVALUATE, members, arrays, splits=splits, views=views):
+        if reply.message is None:
+            session.observer.warn(str(reply.reason))
+            continue
+        counts = messages.read_counts(reply.message)
+        found[reply.member.name] = {split: Counts.from_array(one) for split, one in counts.items()}
+    if not found:
+        raise ValueError("no site could evaluate the model; see the warnings above, then resume the run")
+    return found
+
+
+def _evaluate_round(
+    session: Session, cards: Sequence[SiteCard], arrays: ArrayRecord, number: int
+) -> list[LongRow]:
+    experiment = session.experiment
+    if number % experiment.evaluation.every and number != experiment.rounds:
+        return []
+    title = f"round {number}/{experiment.rounds}: evaluate"
+    found = evaluate_counts(session, cards, arrays, SPLITS, 1, title)
+    roles = {card.member.name: card.role for card in cards}
+    point, _ = federation_point(
+        calibration_counts(found, roles),
+        experiment.evaluation.target_sensitivity,
+        experiment.evaluation.confidence,
+    )
+    rows: list[LongRow] = []
+    pools: dict[str, Counts] = {}
+
+    def add(counts: Counts, **where: Any) -> None:
+        rows.extend(long_rows_of_counts(counts, point, experiment.model.scheme, round_=number, **where))
+
+    for name, splits in found.items():
+        test = splits.get("test", Counts.zero())
+        add(test, site=name, role=roles[name], split="test")
+        pools[roles[name]] = pools.get(roles[name], Counts.zero()) + test
+    for role, pool in pools.items():
+        add(pool, role=role, split="test")
+    return rows
+
+
+def calibration_counts(found: dict[str, dict[str, Counts]], roles: dict[str, str]) -> Counts:
+    """Return the summed calibration counts of the training sites."""
+    parts = [
+        splits.get("calibration", Counts.zero()) for name, splits in found.items() if roles[name] == "train"
+    ]
+    return sum(parts, Counts.zero())
+
+
+def _strategy(settings: StrategySettings) -> Strategy:
+    parameters = {"proximal_mu": settings.proximal_mu} if settings.name == "fedprox" else {}
+    return build(settings.name, **parameters)
+
+
+def _entry(result: RoundResult) -> dict[str, Any]:
+    return {
+        "seconds": round(result.seconds, 2),
+        "bytes_down": result.bytes_down,
+        "bytes_up": result.bytes_up,
+        "sites": result.metrics,
+        "refused": result.refused,
+    }

@@ -1,0 +1,51 @@
+"""Scores of images: batched, without gradients, with test-time views."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from fedderm.devices import autocast
+from fedderm.model.cascade import Cascade, Logits
+from fedderm.training import to_input
+
+BATCH = 256
+
+Pixels = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float64]
+
+
+def predict_logits(
+    model: Cascade, pixels: Pixels, rows: npt.NDArray[np.int64], views: int = 1, precision: str = "auto"
+) -> tuple[Floats, Floats | None]:
+    """Return the triage logits (n,) and the differential logits (n, 3), or None in the binary scheme.
+
+    ``pixels`` (N, S, S, 3) uint8, of which ``rows`` (n,) are read; ``views`` 1, 2 or 4 mirror images are averaged.
+    """
+    device = next(model.parameters()).device
+    model.eval()
+    triage, differential = [np.empty(0)], [np.empty((0, 3))]
+    with torch.inference_mode():
+        for start in range(0, len(rows), BATCH):
+            images = to_input(pixels[rows[start : start + BATCH]], device)
+            with autocast(device, precision):
+                logits = _mean([model(view) for view in _views(images, views)])
+            triage.append(logits.triage.double().cpu().numpy())
+            if logits.differential is not None:
+                differential.append(logits.differential.double().cpu().numpy())
+    has_differential = model.scheme != "binary"
+    return np.concatenate(triage), np.concatenate(differential) if has_differential else None
+
+
+def _views(images: Tensor, count: int) -> Iterator[Tensor]:
+    flips: tuple[list[int], ...] = ([], [3], [2], [2, 3])
+    for dims in flips[:count]:
+        yield images.flip(dims) if dims else images
+
+
+def _mean(views: list[Logits]) -> Logits:
+    triage = torch.stack([view.triage.float() for view in views]).mean(dim=0)
+    differentials = [view.differential.float() for view in views if view.differential is not None]
+    return Logits(triage, torch.stack(differentials).mean(dim=0) if differentials else None)

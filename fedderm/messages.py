@@ -1,0 +1,140 @@
+"""The one module that writes and reads Flower records. See docs/architecture.md, "What travels"."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+
+from fedderm.config import from_json, to_json
+from fedderm.settings import Experiment
+from fedderm.weights import Arrays
+from strategies.arrays import view
+
+QUERY: Final = "query"
+TRAIN: Final = "train"
+EVALUATE: Final = "evaluate"
+RECALIBRATE: Final = "query.recalibrate"
+
+_ARRAYS, _CONFIG, _METRICS, _CARD = "arrays", "config", "metrics", "card"
+_COUNTS, _REPLICATES, _DOCUMENT = "counts", "replicates", "evaluation"
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """What a message asks for, beside its arrays.
+
+    ``experiment`` is the run's config; ``values`` what this exchange adds (round, splits, operating point, ...).
+    """
+
+    experiment: Experiment
+    values: Mapping[str, Any]
+
+
+def config_record(experiment: Experiment, **values: Any) -> ConfigRecord:
+    """Return the config record of any of the four messages; structured values travel as JSON."""
+    plain = {
+        key.replace("_", "-"): value if isinstance(value, bool | int | float | str) else json.dumps(value)
+        for key, value in values.items()
+    }
+    return ConfigRecord({"experiment": to_json(experiment), **plain})
+
+
+def request(config: ConfigRecord, arrays: ArrayRecord | None = None) -> RecordDict:
+    """Return a message's content."""
+    return RecordDict({_CONFIG: config} if arrays is None else {_ARRAYS: arrays, _CONFIG: config})
+
+
+def read_instruction(message: Message) -> Instruction:
+    """Return what a message asks for; raises ValueError where the config is missing or unreadable."""
+    config = message.content.config_records.get(_CONFIG)
+    if config is None or not isinstance(config.get("experiment"), str):
+        raise ValueError(
+            f"the {message.metadata.message_type} message carries no experiment; update the server"
+        )
+    values = {key.replace("-", "_"): value for key, value in config.items() if key != "experiment"}
+    return Instruction(_experiment(str(config["experiment"])), values)
+
+
+@lru_cache(maxsize=4)
+def _experiment(text: str) -> Experiment:
+    return from_json(text)
+
+
+def to_record(arrays: Mapping[str, npt.NDArray[Any]]) -> ArrayRecord:
+    """Return named arrays as an array record, in their order."""
+    return ArrayRecord({name: Array(np.asarray(value, order="C")) for name, value in arrays.items()})
+
+
+def from_record(record: ArrayRecord) -> Arrays:
+    """Return the arrays of a record: views of the message's own bytes, read-only, no copy."""
+    return {name: view(array) for name, array in record.items()}
+
+
+def read_arrays(message: Message) -> Arrays:
+    """Return the model's arrays of a message; raises ValueError where there are none."""
+    record = message.content.array_records.get(_ARRAYS)
+    if record is None:
+        raise ValueError(f"the {message.metadata.message_type} message carries no arrays; update the server")
+    return from_record(record)
+
+
+def card_reply(message: Message, card: Mapping[str, Any], fingerprints: Mapping[str, list[str]]) -> Message:
+    """Return a site's answer to ``query``: its card and its salted fingerprints."""
+    record = ConfigRecord({"json": json.dumps(dict(card)), "fingerprints": json.dumps(dict(fingerprints))})
+    return Message(RecordDict({_CARD: record}), reply_to=message)
+
+
+def read_card(message: Message) -> tuple[dict[str, Any], dict[str, list[str]]]:
+    """Return a site's card and its salted fingerprints."""
+    record = message.content.config_records[_CARD]
+    return json.loads(str(record["json"])), json.loads(str(record["fingerprints"]))
+
+
+def train_reply(message: Message, arrays: Arrays, metrics: Mapping[str, float | int]) -> Message:
+    """Return a site's answer to ``train``."""
+    content = RecordDict({_ARRAYS: to_record(arrays), _METRICS: MetricRecord(dict(metrics))})
+    return Message(content, reply_to=message)
+
+
+def counts_reply(message: Message, counts: Mapping[str, npt.NDArray[Any]]) -> Message:
+    """Return a site's answer to ``evaluate``: additive counts by split."""
+    return Message(RecordDict({_COUNTS: to_record(counts)}), reply_to=message)
+
+
+def read_counts(message: Message) -> Arrays:
+    """Return the counts by split of an answer to ``evaluate`` or ``recalibrate``."""
+    return from_record(message.content.array_records[_COUNTS])
+
+
+def evaluation_reply(
+    message: Message,
+    document: str,
+    counts: Mapping[str, npt.NDArray[Any]],
+    replicates: Mapping[Any, npt.NDArray[Any]],
+) -> Message:
+    """Return a site's answer to ``recalibrate``: its document, its counts and its bootstrap replicates."""
+    content = RecordDict(
+        {
+            _DOCUMENT: ConfigRecord({"json": document}),
+            _COUNTS: to_record(counts),
+            _REPLICATES: to_record(replicates),
+        }
+    )
+    return Message(content, reply_to=message)
+
+
+def read_evaluation(message: Message) -> tuple[str, Arrays]:
+    """Return the document and the replicates of an answer to ``recalibrate``."""
+    document = str(message.content.config_records[_DOCUMENT]["json"])
+    return document, from_record(message.content.array_records[_REPLICATES])
+
+
+def given_up_images(instruction: Instruction, site: str) -> tuple[str, frozenset[str]]:
+    """Return the salt, and the salted ids of the images that ``site`` leaves to another site."""
+    listed = json.loads(str(instruction.values.get("given_up", "{}")))
+    return str(instruction.values.get("salt", "")), frozenset(listed.get(site, ()))

@@ -1,0 +1,1 @@
+"""The cascade over timm backbones, its pretrained weights and its files."""

@@ -1,0 +1,142 @@
+"""The run folder: everything an experiment leaves, written so that a kill at any moment loses at most one round."""
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self
+
+import pandas as pd
+
+from fedderm import config
+from fedderm.evaluation.documents import FederationEvaluation, SiteEvaluation
+from fedderm.evaluation.long_format import COLUMNS, LongRow
+from fedderm.settings import Experiment
+from fedderm.weights import Arrays, read_arrays, save_arrays
+
+KEPT_CHECKPOINTS = 2
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """One run's folder and the experiment it holds."""
+
+    path: Path
+    experiment: Experiment
+
+    @classmethod
+    def create(cls, experiment: Experiment) -> Self:
+        """Return a new folder ``<runs_dir>/<name>/<timestamp>`` with the resolved config."""
+        parent = experiment.runs_dir / experiment.name
+        parent.mkdir(parents=True, exist_ok=True)
+        stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+        for attempt in range(1000):
+            path = parent / (stamp if attempt == 0 else f"{stamp}-{attempt}")
+            try:
+                path.mkdir()
+                break
+            except FileExistsError:
+                continue
+        folder = cls(path.resolve(), experiment)
+        for name in ("rounds", "model", "evaluation", "gallery"):
+            (folder.path / name).mkdir()
+        folder.write_text("config.yaml", config.dump(experiment))
+        return folder
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Return an existing run; raises ValueError where the folder is none."""
+        if not (path / "config.yaml").is_file():
+            raise ValueError(
+                f"{path}: is no run folder (it has no config.yaml); give the folder that a run printed"
+            )
+        return cls(path.resolve(), config.load(path / "config.yaml"))
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a file in one step: a reader sees the old text or the new one, whole."""
+        target = self.path / name
+        temporary = target.with_name(f".{target.name}.{os.getpid()}")
+        try:
+            temporary.write_text(text, encoding="utf-8")
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def write_json(self, name: str, content: Any) -> None:
+        """Write a JSON file in one step."""
+        self.write_text(name, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+    def read_json(self, name: str) -> Any:
+        """Return a JSON file's content, or None where there is none; raises ValueError where it is damaged."""
+        path = self.path / name
+        if not path.is_file():
+            return None
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{path}: is damaged ({error}); start the experiment anew") from error
+
+    def state(self) -> dict[str, Any]:
+        """Return the state after the last finished round; round 0 where none has finished."""
+        fresh = {"round": 0, "rounds": self.experiment.rounds, "finished": False, "history": []}
+        return self.read_json("rounds/state.json") or fresh
+
+    def checkpoint(self, number: int) -> Path:
+        """Return where the global model after round ``number`` lies."""
+        return self.path / "rounds" / f"{number:04d}.safetensors"
+
+    def latest_arrays(self) -> Arrays | None:
+        """Return the global model after the last finished round, or None before the first."""
+        number = int(self.state()["round"])
+        return read_arrays(self.checkpoint(number)) if number else None
+
+    def finish_round(
+        self, number: int, arrays: Arrays, entry: Mapping[str, Any], rows: Iterable[LongRow]
+    ) -> None:
+        """Write a round to disk: model and metrics first, the state last, so that the state never promises more."""
+        save_arrays(self.checkpoint(number), arrays)
+        self._append_metrics(number, rows)
+        state = self.state()
+        history = [done for done in state["history"] if done["round"] < number]
+        self.write_json(
+            "rounds/state.json", {**state, "round": number, "history": [*history, {"round": number, **entry}]}
+        )
+        for old in sorted((self.path / "rounds").glob("*.safetensors"))[:-KEPT_CHECKPOINTS]:
+            old.unlink()
+
+    def finish(self, seconds: float) -> None:
+        """Mark the run as finished; ``seconds`` of this sitting are added up over resumptions."""
+        state = self.state()
+        self.write_json("rounds/state.json", {**state, "finished": True})
+        environment = self.read_json("environment.json") or {}
+        total = float(environment.get("seconds", 0)) + seconds
+        self.write_json("environment.json", {**environment, "seconds": round(total, 1)})
+
+    def write_model(self, arrays: Arrays, description: Mapping[str, Any]) -> None:
+        """Write the final model: weights, and what is needed to use them."""
+        save_arrays(self.path / "model" / "model.safetensors", arrays)
+        self.write_json("model/model.json", dict(description))
+
+    def write_evaluation(
+        self, sites: Mapping[str, SiteEvaluation], federation: FederationEvaluation, rows: Iterable[LongRow]
+    ) -> None:
+        """Write the final evaluation: documents and the long table."""
+        self.write_json(
+            "evaluation/sites.json", {name: one.model_dump(mode="json") for name, one in sites.items()}
+        )
+        self.write_json("evaluation/federation.json", federation.model_dump(mode="json"))
+        self.write_text("evaluation/metrics.csv", _csv(pd.DataFrame(list(rows), columns=list(COLUMNS))))
+
+    def _append_metrics(self, number: int, rows: Iterable[LongRow]) -> None:
+        path = self.path / "rounds" / "metrics.csv"
+        new = pd.DataFrame(list(rows), columns=list(COLUMNS))
+        if path.is_file():
+            old = pd.read_csv(path)
+            new = pd.concat([old[old["round"] < number], new]) if len(new) else old[old["round"] < number]
+        self.write_text("rounds/metrics.csv", _csv(new))
+
+
+def _csv(table: pd.DataFrame) -> str:
+    return table.to_csv(index=False, float_format="%.6g")

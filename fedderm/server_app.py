@@ -1,0 +1,72 @@
+"""The Flower ServerApp of ``flwr run .``; ``fedderm run`` serves the same way, with a progress bar."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from fedderm import config
+from fedderm.evaluation.long_format import POOLED, LongRow
+from fedderm.preparation import prepare
+from fedderm.runs import RunFolder
+from fedderm.serving import serve
+from strategies.exchange import Event
+
+app = ServerApp()
+log = logging.getLogger("flwr")
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run the experiment that the run config names.
+
+    Run config keys: ``config`` (a YAML file, relative to the working folder or to the app), ``data-root``, ``set`` (overrides,
+    separated by blanks), ``resume`` (a run folder to go on with).
+    """
+    values = {key: str(value) for key, value in context.run_config.items()}
+    if values.get("resume"):
+        folder = RunFolder.open(Path(values["resume"]))
+    else:
+        data_root = Path(values["data-root"]) if values.get("data-root") else None
+        overrides = values.get("set", "").split()
+        folder = RunFolder.create(config.load(_find(values.get("config", "")), overrides, data_root))
+    observer = LogObserver()
+    prepared = prepare(folder.experiment, folder, observer)
+    serve(grid, folder, observer, prepared)
+    log.info("report: %s", folder.path / "report.html")
+
+
+def _find(name: str) -> Path:
+    """Return the config's path: from the working folder, or else from the app's own bundle."""
+    bundled = Path(__file__).resolve().parents[1] / name
+    return Path(name) if Path(name).is_file() or not bundled.is_file() else bundled
+
+
+class LogObserver:
+    """Writes a run's course to Flower's log."""
+
+    def stage(self, title: str, sites: Sequence[str]) -> None:
+        """Log what begins."""
+        log.info("%s: %s", title, ", ".join(sites))
+
+    def site(self, event: Event) -> None:
+        """Log a site's answer."""
+        if event.kind in ("arrived", "failed"):
+            log.info("  %s %s after %.1f s", event.member.name, event.kind, event.seconds)
+
+    def round_done(self, number: int, rounds: int, rows: Sequence[LongRow]) -> None:
+        """Log the pooled AUC."""
+        for row in rows:
+            if row["site"] == POOLED and row["metric"] == "auc" and row["unit"] == "image" and row["value"]:
+                log.info("round %d/%d: %s AUC %.3f", number, rounds, row["role"], row["value"])
+
+    def warn(self, sentence: str) -> None:
+        """Log a warning."""
+        log.warning("%s", sentence)
+
+    def progress(self, title: str, done: int, total: int) -> None:
+        """Log the end of a longer preparation."""
+        if done == total:
+            log.info("%s: %d", title, total)

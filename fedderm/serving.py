@@ -1,0 +1,54 @@
+"""One sitting of a run at the server, the same in simulation and deployment."""
+
+import secrets
+import time
+from collections.abc import Callable
+
+from flwr.serverapp import Grid
+
+from fedderm.environment import describe
+from fedderm.federation.conclusion import conclude
+from fedderm.federation.roll_call import roll_call
+from fedderm.federation.session import Observer, Session
+from fedderm.federation.training import run_rounds
+from fedderm.preparation import Prepared
+from fedderm.report import build_report
+from fedderm.runs import RunFolder
+from fedderm.settings import Experiment
+from fedderm.weights import Arrays
+
+
+def serve(
+    grid: Grid,
+    folder: RunFolder,
+    observer: Observer,
+    prepared: Prepared | None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> None:
+    """Train, evaluate, recalibrate and report; what an earlier sitting finished is kept.
+
+    ``prepared`` is what was found out about simulated sites beforehand; None in a deployment.
+    """
+    start = time.monotonic()
+    experiment = folder.experiment
+    if folder.read_json("environment.json") is None:
+        folder.write_json("environment.json", describe(experiment.seed))
+    salt = secrets.token_hex(16)
+    given_up = {} if prepared is None else prepared.given_up(salt)
+    session = Session(grid, folder, observer, should_stop, salt, given_up)
+    cards = roll_call(session)
+    initial = {} if folder.state()["round"] else initial_arrays(experiment)
+    arrays = run_rounds(session, cards, initial)
+    conclude(session, cards, arrays)
+    folder.finish(time.monotonic() - start)
+    build_report(folder.path)
+
+
+def initial_arrays(experiment: Experiment) -> Arrays:
+    """Return the first global model: pretrained trunks where the config says so, heads at zero."""
+    from fedderm.devices import seeded
+    from fedderm.model.cascade import Cascade
+    from fedderm.model.state import to_arrays
+
+    seeded([experiment.seed, 0])
+    return to_arrays(Cascade(experiment.model))

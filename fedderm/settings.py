@@ -1,0 +1,159 @@
+"""The settings of an experiment: one frozen model a section, each field with its meaning and range."""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from fedderm.runtime import Resources
+from sites.cache import PixelSettings
+from sites.catalogue import Site
+
+Scheme = Literal["binary", "four_class", "cascade"]
+Positive = Annotated[float, Field(gt=0)]
+Fraction = Annotated[float, Field(gt=0, le=1)]
+
+
+class Settings(BaseModel):
+    """Frozen settings that refuse unknown keys and say what they mean."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class StrategySettings(Settings):
+    """How the server aggregates."""
+
+    name: Literal["fedavg", "fedprox"] = "fedavg"
+    proximal_mu: Annotated[float, Field(ge=0)] = 0.0
+    """FedProx's mu; 0 is FedAvg."""
+    weighting: Literal["examples", "equal"] = "examples"
+    """A site's weight in the average: its number of training images, or the same for all."""
+    fraction: Fraction = 1.0
+    """Fraction of the training sites asked each round, drawn by seed."""
+    quorum: Fraction = 1.0
+    """Fraction of the asked sites whose reply must be accepted; with fewer the run stops, to be resumed."""
+    deadline: Positive = 3600.0
+    """Seconds that a site has to answer."""
+
+    @model_validator(mode="after")
+    def _mu_belongs_to_fedprox(self) -> Self:
+        if self.name != "fedprox" and self.proximal_mu > 0:
+            raise ValueError("proximal_mu is FedProx's; set name: fedprox or remove it")
+        return self
+
+
+class ModelSettings(Settings):
+    """The cascade and the pixels it sees."""
+
+    scheme: Scheme = "cascade"
+    trunk: Literal["shared", "separate"] = "shared"
+    """One backbone with both heads, or the papers' two networks."""
+    backbone: str = "tf_efficientnet_lite0"
+    """Any timm model name; vit_b16, swin_s, convnext_s and efficientnetv2_s are short for the cascade paper's four."""
+    pretrained: str = "package"
+    """none, hub, package (the weights that ship with a Python package: tf_efficientnet_lite0), or a file."""
+    image_size: Annotated[int, Field(ge=32, le=1024)] = 112
+    """Pixels a side."""
+    crop: Literal["center", "squash"] = "center"
+    colour: Literal["none", "shades_of_grey"] = "none"
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    """Before the heads."""
+
+    @model_validator(mode="after")
+    def _trunk_matches_scheme(self) -> Self:
+        if self.trunk == "separate" and self.scheme != "cascade":
+            raise ValueError(f"trunk: separate needs scheme: cascade; {self.scheme} has one stage")
+        return self
+
+    def pixels(self) -> PixelSettings:
+        """Return the pixel cache's settings."""
+        return PixelSettings(image_size=self.image_size, crop=self.crop, colour=self.colour)
+
+
+class AugmentationSettings(Settings):
+    """Random changes of a training image; strengths multiply the documented ranges, 0 switches off."""
+
+    geometry: Annotated[float, Field(ge=0, le=3)] = 1.0
+    """Flips and any rotation (whenever > 0), zoom, aspect and shift in proportion."""
+    colour: Annotated[float, Field(ge=0, le=3)] = 1.0
+    """Channel gains, gamma, saturation, contrast and brightness."""
+
+
+class TrainingSettings(Settings):
+    """What a training site does in one round."""
+
+    local_epochs: Positive = 1.0
+    """Passes over the site's training images a round; fractions allowed."""
+    batch_size: Annotated[int, Field(ge=1)] = 32
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: Positive = 0.0003
+    head_factor: Positive = 10.0
+    """The heads' learning rate over the trunk's: they start from nothing, the trunk from ImageNet."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0001
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """Over all rounds; a site's rate follows from the round, so a resumed run has the same."""
+    clip_norm: Positive = 1.0
+    """Largest gradient norm."""
+    norm_statistics: Literal["frozen", "local"] = "frozen"
+    """BatchNorm with the global model's running statistics (no client drift), or the batch's own."""
+    oversampling: Annotated[float, Field(ge=1)] = 4.0
+    """Malignant images are drawn at most this many times as often as they occur ..."""
+    malignant_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.4
+    """... and at most until they are this fraction of what is drawn."""
+    prior_adjustment: bool = True
+    """Add each site's log prior odds to the triage logit in the loss (logit adjustment)."""
+    differentiation_weight: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of the MEL/SCC/BCC loss beside the triage loss."""
+    augmentation: AugmentationSettings = AugmentationSettings()
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """auto: bfloat16 autocast on a GPU, float32 on a CPU."""
+
+
+class EvaluationSettings(Settings):
+    """What is measured, and what a threshold must hold."""
+
+    target_sensitivity: Annotated[float, Field(gt=0, lt=1)] = 0.90
+    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    bootstrap: Annotated[int, Field(ge=0, le=20000)] = 2000
+    """Lesion-clustered resamples behind each interval; 0: no intervals."""
+    views: Literal[1, 2, 4] = 4
+    """Test-time augmentation: the image, its mirror images and half turn; mean logit. Rounds use one view."""
+    every: Annotated[int, Field(ge=1)] = 1
+    """Evaluate all sites each so many rounds; the last round always."""
+
+
+class Experiment(Settings):
+    """One complete experiment."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)]
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 2026
+    rounds: Annotated[int, Field(ge=1)] = 10
+    data_root: Path | None = None
+    """Where the sources' folders lie; --data-root says it too."""
+    work_dir: Path = Path(".fedderm")
+    """Pixel caches and rendered simulated centres; may be deleted at any time."""
+    runs_dir: Path = Path("runs")
+    baseline: Literal["none", "pooled"] = "none"
+    """pooled: the training sites' images in one place, same budget; needs them all on this machine."""
+    strategy: StrategySettings = StrategySettings()
+    model: ModelSettings = ModelSettings()
+    training: TrainingSettings = TrainingSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    resources: Resources = Resources()
+    sites: Annotated[list[Site], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _sites_make_a_federation(self) -> Self:
+        names = [site.name for site in self.sites]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"sites: two sites are called {twice[0]}; give each its own name")
+        if not any(site.role == "train" for site in self.sites):
+            raise ValueError("sites: none has role: train; at least one must train")
+        for site in self.sites:
+            unknown = sorted(set(site.gives_way_to) - set(names))
+            if unknown:
+                raise ValueError(
+                    f"sites.{site.name}.gives_way_to names {unknown[0]}, which is no site of this experiment"
+                )
+        return self

@@ -1,0 +1,136 @@
+"""What a site does with a message. Imports torch, so only the process that works for a site imports this."""
+
+from typing import Any
+
+from flwr.app import Context, Message
+
+from fedderm import messages
+from fedderm.evaluation.counts import Counts, counts_of
+from fedderm.evaluation.disclosure import suppress
+from fedderm.evaluation.documents import OperatingPoint
+from fedderm.evaluation.recalibration import EvaluationSettings, evaluate_site
+from fedderm.evaluation.recalibration import site_seed as evaluation_seed
+from fedderm.evaluation.replicates import site_replicates
+from fedderm.messages import Instruction
+from fedderm.model.state import to_arrays
+from fedderm.node import LocalSite, open_site, site_of_node, site_seed, worker_model
+from fedderm.site_card import site_card
+from fedderm.training import Stretch, train_locally
+from fedderm.trainset import TrainSet, pool
+from sites.salted import salted_fingerprints
+
+def query(message: Message, context: Context) -> Message:
+    """Introduce the site: card and salted fingerprints."""
+    instruction = messages.read_instruction(message)
+    site = _site(instruction, context)
+    salt = str(instruction.values["salt"])
+    return messages.card_reply(
+        message, site_card(site), salted_fingerprints(site.table, site.fingerprints, salt)
+    )
+
+
+def train(message: Message, context: Context) -> Message:
+    """Train the global model on the site's train split and return it."""
+    instruction = messages.read_instruction(message)
+    experiment, values = instruction.experiment, instruction.values
+    site = _site(instruction, context)
+    if site.settings.role != "train":
+        raise ValueError(f"site {site.settings.name} is held out: it refuses to train")
+    data, name = _train_set(instruction, site)
+    model = worker_model(experiment, messages.read_arrays(message))
+    stretch = Stretch(int(values["server_round"]), experiment.rounds)
+    seed = site_seed(experiment, name, stretch.round)
+    try:
+        result = train_locally(
+            model, data, experiment.training, stretch, seed, float(values.get("proximal_mu", 0.0))
+        )
+    except ValueError as error:
+        raise ValueError(f"site {name}: {error}") from error
+    metrics = {
+        "num-examples": len(data),
+        "steps": result.steps,
+        "images": result.images,
+        "loss": result.loss,
+        "triage-loss": result.triage_loss,
+    }
+    return messages.train_reply(message, to_arrays(model), metrics)
+
+
+def evaluate(message: Message, context: Context) -> Message:
+    """Return the site's additive counts, by split."""
+    instruction = messages.read_instruction(message)
+    site = _site(instruction, context)
+    counts = _counts(instruction, message, site)
+    return messages.counts_reply(message, {split: one.to_array() for split, one in counts.items()})
+
+
+def recalibrate(message: Message, context: Context) -> Message:
+    """Return what the final model is worth here, before and after the site's own recalibration."""
+    instruction = messages.read_instruction(message)
+    experiment, values = instruction.experiment, instruction.values
+    site = _site(instruction, context)
+    model = worker_model(experiment, messages.read_arrays(message))
+    settings = experiment.evaluation
+    calibration, test = (
+        site.score(model, split, int(values["views"]), experiment.training.precision)
+        for split in ("calibration", "test")
+    )
+    point = OperatingPoint.model_validate_json(str(values["operating_point"]))
+    wanted = EvaluationSettings(
+        target_sensitivity=settings.target_sensitivity,
+        confidence=settings.confidence,
+        bootstrap=settings.bootstrap,
+        seed=experiment.seed,
+        scheme=experiment.model.scheme,
+        min_cell=site.settings.min_cell,
+    )
+    evaluation = evaluate_site(
+        site=site.settings.name,
+        role=site.settings.role,
+        calibration=calibration,
+        test=test,
+        sizes=site.sizes(),
+        diagnoses=site.diagnoses(),
+        federation_point=point,
+        settings=wanted,
+    )
+    replicates = site_replicates(
+        test,
+        resamples=settings.bootstrap,
+        seed=evaluation_seed(experiment.seed, site.settings.name, "replicates"),
+        threshold=point.threshold,
+        min_cell=site.settings.min_cell,
+    )
+    counts = {"test": suppress(counts_of(test), site.settings.min_cell).to_array()}
+    return messages.evaluation_reply(message, evaluation.model_dump_json(), counts, replicates)
+
+
+def _site(instruction: Instruction, context: Context) -> LocalSite:
+    site = site_of_node(instruction.experiment, context.node_config)
+    return open_site(instruction.experiment, site, *messages.given_up_images(instruction, site.name))
+
+
+def _train_set(instruction: Instruction, site: LocalSite) -> tuple[TrainSet, str]:
+    """Return what to train on and whose it is: the site's own images, or the pooled baseline's."""
+    experiment = instruction.experiment
+    if not instruction.values.get("pooled", False):
+        return site.train_set(experiment.training), site.settings.name
+    members = [
+        open_site(experiment, one, *messages.given_up_images(instruction, one.name))
+        for one in experiment.sites
+        if one.role == "train"
+    ]
+    return pool([member.train_set(experiment.training) for member in members]), "(pooled)"
+
+
+def _counts(instruction: Instruction, message: Message, site: LocalSite) -> dict[str, Counts]:
+    values: Any = instruction.values
+    model = worker_model(instruction.experiment, messages.read_arrays(message))
+    precision = instruction.experiment.training.precision
+    return {
+        split: suppress(
+            counts_of(site.score(model, split, int(values["views"]), precision)), site.settings.min_cell
+        )
+        for split in str(values["splits"]).split(",")
+        if len(site.rows(split))
+    }

@@ -1,0 +1,149 @@
+"""Local training: what one site does in one round, and what the pooled baseline does in one place."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from fedderm.augment import augment
+from fedderm.devices import autocast, seeded
+from fedderm.model.cascade import Cascade, Logits
+from fedderm.settings import TrainingSettings
+from fedderm.trainset import TrainSet
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Which part of the whole training this is: ``round`` of ``rounds``, from 1."""
+
+    round: int
+    rounds: int
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """Steps taken, images seen and the mean losses per image of one local training."""
+
+    steps: int
+    images: int
+    loss: float
+    triage_loss: float
+
+
+def train_locally(
+    model: Cascade,
+    data: TrainSet,
+    settings: TrainingSettings,
+    stretch: Stretch,
+    seed: Sequence[int],
+    proximal_mu: float = 0.0,
+) -> TrainResult:
+    """Train ``model`` in place for ``local_epochs`` over ``data``.
+
+    All randomness follows from ``seed``; nothing is kept between calls, so the same call gives the same weights.
+    ``proximal_mu = 0`` is FedAvg's local objective. Raises ValueError when the loss is not finite.
+    """
+    rng, generator = seeded(seed)
+    device = next(model.parameters()).device
+    size = min(settings.batch_size, len(data))
+    steps = max(1, round(settings.local_epochs * len(data) / size))
+    order = data.draw(steps * size, rng)
+    optimizer = _optimizer(model, settings)
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    anchor = [parameter.detach().clone() for parameter in parameters] if proximal_mu > 0 else []
+    _training_mode(model, settings)
+    total = torch.zeros(2, dtype=torch.float64, device=device)
+    for step in range(steps):
+        chosen = order[step * size : (step + 1) * size]
+        _set_rate(optimizer, settings, ((stretch.round - 1) * steps + step) / (stretch.rounds * steps))
+        images = to_input(data.batch(chosen), device)
+        classes = torch.from_numpy(data.classes[chosen]).to(device)
+        log_odds = torch.from_numpy(data.log_odds[chosen]).float().to(device)
+        with autocast(device, settings.precision):
+            logits = model(augment(images, settings.augmentation, generator))
+        triage, loss = _losses(model.scheme, logits, classes, log_odds, settings)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if anchor:
+            add_proximal_gradient(parameters, anchor, proximal_mu)
+        nn.utils.clip_grad_norm_(parameters, settings.clip_norm)
+        optimizer.step()
+        total += torch.stack([loss.detach(), triage.detach()]).double()
+        if step % 50 == 49 or step == steps - 1:  # a look at the loss waits for the GPU: not each step
+            _check_finite(total, stretch, step)
+    loss_sum, triage_sum = total.tolist()
+    return TrainResult(steps, steps * size, loss_sum / steps, triage_sum / steps)
+
+
+def to_input(images: "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]", device: torch.device) -> Tensor:
+    """Return uint8 images (B, H, W, 3) as floats (B, 3, H, W) in 0..1 on ``device``, channels last in memory."""
+    return torch.from_numpy(images).to(device, non_blocking=True).permute(0, 3, 1, 2).float() / 255
+
+
+def add_proximal_gradient(parameters: Sequence[Tensor], anchor: Sequence[Tensor], mu: float) -> None:
+    """Add ``mu * (w - w_t)`` to each gradient: that of FedProx's ``mu / 2 * ||w - w_t||^2``.
+
+    Li et al., "Federated Optimization in Heterogeneous Networks", MLSys 2020, Eq. 2. Buffers are not tethered.
+    """
+    with torch.no_grad():
+        for parameter, start in zip(parameters, anchor, strict=True):
+            if parameter.grad is not None:
+                parameter.grad.add_(parameter - start, alpha=mu)
+
+
+def _losses(
+    scheme: str, logits: Logits, classes: Tensor, log_odds: Tensor, settings: TrainingSettings
+) -> tuple[Tensor, Tensor]:
+    """Return the triage loss and the whole loss, means over the batch, in float32."""
+    malignant = (classes > 0).float()
+    triage_logit = logits.triage.float() + log_odds
+    triage = F.binary_cross_entropy_with_logits(triage_logit, malignant)
+    if logits.differential is None or scheme == "binary":
+        return triage, triage
+    # In four classes the softmax factorises: P(class) = P(malignant) * P(class | malignant).
+    per_image = F.cross_entropy(logits.differential.float(), (classes - 1).clamp(min=0), reduction="none")
+    differentiation = (per_image * malignant).sum() / max(len(classes), 1)
+    weight = 1.0 if scheme == "four_class" else settings.differentiation_weight
+    return triage, triage + weight * differentiation
+
+
+def _optimizer(model: Cascade, settings: TrainingSettings) -> torch.optim.Optimizer:
+    groups = [
+        {"params": model.trunk_parameters(), "factor": 1.0},
+        {"params": model.head_parameters(), "factor": settings.head_factor},
+    ]
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    return torch.optim.SGD(
+        groups, lr=settings.learning_rate, momentum=0.9, nesterov=True, weight_decay=settings.weight_decay
+    )
+
+
+def _set_rate(optimizer: torch.optim.Optimizer, settings: TrainingSettings, done: float) -> None:
+    """Set each group's learning rate; ``done`` in 0..1 of the whole training, with a linear warm-up over 5 %."""
+    rate = settings.learning_rate * min(1.0, (done + 0.002) / 0.05)
+    if settings.schedule == "cosine":
+        rate *= 0.5 * (1 + math.cos(math.pi * done))
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["factor"]
+
+
+def _training_mode(model: nn.Module, settings: TrainingSettings) -> None:
+    model.train()
+    if settings.norm_statistics == "frozen":
+        for module in model.modules():
+            if isinstance(module, _BatchNorm):
+                module.eval()
+
+
+def _check_finite(total: Tensor, stretch: Stretch, step: int) -> None:
+    if not bool(torch.isfinite(total).all()):
+        raise ValueError(
+            f"the loss is not finite by step {step + 1} of round {stretch.round}; lower training.learning_rate "
+            "or training.clip_norm, or look for broken images at this site"
+        )

@@ -1,0 +1,87 @@
+"""The images a site trains on, and how one round draws from them.
+
+Class imbalance is handled in two places, both per site. Malignant images are drawn more often than they occur, but
+at most ``oversampling`` times as often: a site with 24 melanomas among 4,000 images would otherwise show each of them
+hundreds of times. And the log odds of what is drawn are added to the triage logit in the loss (logit adjustment:
+Menon et al., "Long-tail learning via logit adjustment", ICLR 2021, Eq. 10; per client: Zhang et al., "Federated learning with label
+distribution skew via logits calibration", ICML 2022). The network then learns what the image says, not the site's prevalence,
+which differs from site to site by a factor of fifty and which recalibration puts back.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from fedderm.settings import TrainingSettings
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class TrainSet:
+    """Images of one site, or of several in one place.
+
+    ``pixels``: arrays (N_i, S, S, 3) uint8; ``rows`` (n, 2): array and row of each training image; ``classes`` (n,): 0..3;
+    ``weights`` (n,): how often each is drawn, relative to the others; ``log_odds`` (n,): of malignancy among what its site draws.
+    """
+
+    pixels: tuple[npt.NDArray[np.uint8], ...]
+    rows: Ints
+    classes: Ints
+    weights: Floats
+    log_odds: Floats
+
+    def __len__(self) -> int:
+        """Return the number of training images."""
+        return len(self.rows)
+
+    def batch(self, chosen: Ints) -> npt.NDArray[np.uint8]:
+        """Return the images (B, S, S, 3) of ``chosen`` positions."""
+        return np.stack([self.pixels[array][row] for array, row in self.rows[chosen]])
+
+    def draw(self, count: int, rng: np.random.Generator) -> Ints:
+        """Return ``count`` positions by systematic sampling: each image its expected number of times, give or take one."""
+        order = rng.permutation(len(self))
+        edges = np.cumsum(self.weights[order])
+        points = (np.arange(count) + rng.random()) * (edges[-1] / count)
+        drawn = order[np.searchsorted(edges, points, side="right").clip(max=len(self) - 1)]
+        return rng.permutation(drawn)
+
+
+def site_train_set(
+    pixels: npt.NDArray[np.uint8], rows: Ints, classes: Ints, settings: TrainingSettings
+) -> TrainSet:
+    """Return the training set of one site: ``rows`` of ``pixels`` with their ``classes`` (n,).
+
+    Raises ValueError where one of malignant and benign is absent: there is nothing to tell apart.
+    """
+    malignant = classes > 0
+    share = float(malignant.mean()) if len(classes) else 0.0
+    if not 0 < share < 1:
+        found = (
+            "no images" if not len(classes) else f"{int(malignant.sum())} malignant of {len(classes)} images"
+        )
+        raise ValueError(f"the train split has {found}; training needs malignant and benign lesions")
+    target = max(share, min(settings.malignant_fraction, share * settings.oversampling))
+    weights = np.where(malignant, target / share, (1 - target) / (1 - share))
+    odds = np.log(target / (1 - target)) if settings.prior_adjustment else 0.0
+    located = np.stack([np.zeros_like(rows), rows], axis=1)
+    return TrainSet((pixels,), located, classes, weights, np.full(len(classes), odds))
+
+
+def pool(sets: Sequence[TrainSet]) -> TrainSet:
+    """Return several sites' training sets as one, every image drawn as often as at its site."""
+    shifted, arrays = [], 0
+    for one in sets:
+        shifted.append(one.rows + np.array([arrays, 0]))
+        arrays += len(one.pixels)
+    return TrainSet(
+        tuple(array for one in sets for array in one.pixels),
+        np.concatenate(shifted),
+        np.concatenate([one.classes for one in sets]),
+        np.concatenate([one.weights for one in sets]),
+        np.concatenate([one.log_odds for one in sets]),
+    )
