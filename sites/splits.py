@@ -88,8 +88,8 @@ def _allocate(table: pd.DataFrame, targets: Mapping[str, float], seed: int) -> "
     groups = groups_of(table)
     if groups.nunique() < len(targets):
         raise SiteError(
-            f"{groups.nunique()} lesions (or patients) cannot fill the splits {', '.join(targets)}; a site "
-            "needs at least one for each, set its splits or leave it out"
+            f"it has {groups.nunique()} separate lesions or patients, fewer than its splits "
+            f"({', '.join(targets)}); a site needs one for each, set its splits or leave it out"
         )
     ranked = _ranked(table, groups, seed)
     of_group: dict[str, str] = {}
