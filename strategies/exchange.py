@@ -4,6 +4,7 @@ Flower's ``Grid.send_and_receive`` collects every reply before it returns one, a
 arrival. Here a reply is handed on as soon as its turn comes and nothing holds on to it afterwards.
 """
 
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from strategies.errors import Interrupted, QuorumLost
 
 _LOST_WORKER = frozenset({ErrorCode.UNKNOWN, ErrorCode.CLIENT_APP_CRASHED})
 """What Flower reports when the process died under a message; an exception of the app has its own code."""
+
+_WRAPPED = re.compile(r"<class '[^']*'>:<'(Exception \w+ occurred\. Message: )?(?P<said>.*)'>")
 
 
 @dataclass(frozen=True)
@@ -83,8 +86,8 @@ def wait_for_nodes(
 ) -> list[int]:
     """Return the ids of the connected nodes, sorted, as soon as there are ``count`` of them.
 
-    Raises QuorumLost where they have not come within ``deadline_s`` seconds, Interrupted where ``should_stop``
-    says so.
+    Raises QuorumLost where they have not come within ``deadline_s`` seconds, Interrupted where
+    ``should_stop`` says so.
     """
     start = time.monotonic()
     while len(ids := sorted(grid.get_node_ids())) < count:
@@ -204,6 +207,9 @@ class _Post:
 
 def _one_line(reason: str | None, longest: int = 300) -> str:
     text = " ".join((reason or "no reason given").split())
+    # Flower: <class '...'>:<'Exception ClientAppException occurred. Message: what the site said'>
+    if match := _WRAPPED.fullmatch(text):
+        text = match["said"]
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
