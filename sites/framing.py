@@ -6,7 +6,7 @@ from typing import Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from sites.pigment import Mask
 
@@ -57,8 +57,10 @@ class Frame:
 
 
 def lit(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Return ``image`` under a dermatoscope's light: brightness, white balance, a slight gradient, grain."""
+    """Return ``image`` under a dermatoscope's light: focus, brightness, white balance, a slight gradient, grain."""
     height, width = image.shape[:2]
+    focus = ImageFilter.GaussianBlur(rng.uniform(0.3, 1.0) * height / 160)
+    image = np.asarray(Image.fromarray(image).filter(focus))
     across = np.linspace(-1, 1, width) * rng.normal(0, 0.02)
     down = np.linspace(-1, 1, height)[:, None] * rng.normal(0, 0.02)
     gains = np.exp(rng.normal(0, 0.05) + rng.normal(0, (0.03, 0.02, 0.035)))

@@ -126,7 +126,7 @@ def _shaped_canvas(criteria: Criteria, atypia: float, rng: np.random.Generator, 
         level = np.minimum(
             level, _outline(x - dx, y - dy, roughness, rng) / np.float32(rng.uniform(0.35, 0.8))
         )
-    level = level + np.float32(0.16 * roughness) * noise(rng, side, 0.30 * unit)
+    level = level + np.float32(0.14 * roughness) * noise(rng, side, 0.30 * unit)
     level = level + np.float32(0.10 * roughness) * noise(rng, side, max(2.0, 0.11 * unit))
     melanin, blood = np.zeros((2, side, side), np.float32)
     return Canvas(side, unit, size / 160, x, y, np.clip(level, 0, None), melanin, blood)

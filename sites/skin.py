@@ -18,15 +18,18 @@ def paint(canvas: Canvas, rng: np.random.Generator, skin_type: str, age: float) 
         1.0 if skin_type in ("I", "II") else 0.5
     )
     tone = TONE[skin_type] * float(np.exp(rng.normal(0, 0.25)))
-    pink = float(np.clip(rng.gamma(3.0, 0.055), 0.02, 0.55))
+    # Young skin is pinker; elastosis makes old skin paler and sallow.
+    pink = float(np.clip(rng.gamma(3.0, 0.055) * (1.2 - 0.5 * min(damage, 1.0)), 0.02, 0.55))
     mottle = 0.008 + 0.025 * damage * rng.random()
     canvas.melanin += tone + 0.03 * rng.random() * noise(rng, side, 90 * scale)
     canvas.melanin += mottle * noise(rng, side, 9 * scale)
     canvas.blood += pink + 0.025 * noise(rng, side, 60 * scale)
-    canvas.blood += (0.02 + 0.06 * damage * rng.random()) * noise(rng, side, 14 * scale)
+    red = 0.012 + 0.035 * damage * rng.random()
+    canvas.blood += red * (noise(rng, side, 15 * scale) + noise(rng, side, 6 * scale))
+    canvas.melanin += 0.03 * damage * rng.random() * noise(rng, side, 4 * scale)
     _skin_lines(canvas, rng)
-    if rng.random() < 0.25 + 0.4 * damage:
-        _mesh_of_vessels(canvas, rng, 0.1 + 0.25 * damage)
+    if rng.random() < 0.1 + 0.35 * damage:
+        _mesh_of_vessels(canvas, rng, rng.uniform(0.04, 0.08 + 0.2 * damage))
     if rng.random() < 0.6 * damage:
         _lentigines(canvas, rng)
     if rng.random() < 0.25:

@@ -66,7 +66,7 @@ def network(canvas: Canvas, rng: np.random.Generator, atypia: float) -> None:
     patches = step(noise(rng, canvas.side, 28 * canvas.scale), -1.2 + 1.3 * atypia, 0.8)
     fine = np.clip(1 + 0.4 * noise(rng, canvas.side, 6 * canvas.scale), 0.2, 2)
     amount = lines.plane(0.6 * canvas.scale) * where * patches * fine
-    canvas.melanin += np.float32(rng.uniform(0.22, 0.42) * (1 + 0.5 * atypia)) * amount
+    canvas.melanin += np.float32(rng.uniform(0.12, 0.32) * (1 + 0.5 * atypia)) * amount
     canvas.record("atypical_network" if atypia > 0.5 else "typical_network", amount)
 
 
@@ -78,7 +78,7 @@ def globules(canvas: Canvas, rng: np.random.Generator, atypia: float) -> None:
         across = np.clip(rng.normal(3.6, 0.5 + 1.6 * atypia), 1.5, 9) * canvas.scale
         spots.blob(x, y, across, rng.uniform(0.75, 1), rng.uniform(0, np.pi), rng.uniform(0.5, 1))
     amount = spots.plane(0.5 * canvas.scale)
-    canvas.melanin += np.float32(rng.uniform(0.25, 0.55) * (1 + 0.5 * atypia)) * amount
+    canvas.melanin += np.float32(rng.uniform(0.15, 0.40) * (1 + 0.5 * atypia)) * amount
     canvas.record("irregular_globules" if atypia > 0.5 else "regular_globules", amount)
 
 
@@ -97,7 +97,7 @@ def streaks(canvas: Canvas, rng: np.random.Generator, atypia: float) -> None:
             lines.line(points, rng.uniform(1.4, 2.8) * canvas.scale, rng.uniform(0.7, 1))
             lines.blob(*points[-1], rng.uniform(2.0, 3.6) * canvas.scale, 1, 0, rng.uniform(0.6, 1))
     amount = lines.plane(0.6 * canvas.scale)
-    canvas.melanin += np.float32(rng.uniform(0.45, 0.8)) * amount
+    canvas.melanin += np.float32(rng.uniform(0.25, 0.6)) * amount
     canvas.record("streaks", amount)
 
 
@@ -117,8 +117,8 @@ def blotch(canvas: Canvas, rng: np.random.Generator, atypia: float) -> None:
     size = rng.uniform(0.3, 0.6)
     distance = np.hypot(canvas.x - x, canvas.y - y) / size
     ragged = distance + (0.10 + 0.25 * atypia) * noise(rng, canvas.side, 14 * canvas.scale)
-    amount = step(-ragged, -1.0, 0.5 - 0.25 * atypia) * step(-canvas.level, -1.0, 0.1)
-    canvas.melanin += np.float32(rng.uniform(0.45, 0.9 + 0.5 * atypia)) * amount
+    amount = step(-ragged, -1.0, 0.8 - 0.3 * atypia) * step(-canvas.level, -1.0, 0.1)
+    canvas.melanin += np.float32(rng.uniform(0.3, 0.7 + 0.4 * atypia)) * amount
     canvas.record("blotch", amount)
 
 
@@ -136,7 +136,11 @@ def blue_white_veil(canvas: Canvas, rng: np.random.Generator, atypia: float) -> 
 
 def regression(canvas: Canvas, rng: np.random.Generator, atypia: float) -> None:
     """White scar-like patches with blue-grey peppering, where pigment has gone."""
-    patch = step(noise(rng, canvas.side, 20 * canvas.scale) + 0.4 * noise(rng, canvas.side, 7 * canvas.scale), 1.0 - 0.4 * atypia, 1.5)
+    patch = step(
+        noise(rng, canvas.side, 20 * canvas.scale) + 0.4 * noise(rng, canvas.side, 7 * canvas.scale),
+        1.0 - 0.4 * atypia,
+        1.5,
+    )
     patch *= step(-canvas.level, -0.92, 0.2)
     canvas.melanin *= 1 - np.float32(0.75) * patch
     canvas.cover(patch * np.float32(rng.uniform(0.25, 0.5)), (0.84, 0.74, 0.77))

@@ -74,7 +74,7 @@ def lacunae(canvas: Canvas, rng: np.random.Generator, _: float) -> None:
         lagoons.blob(x, y, across, rng.uniform(0.65, 1), rng.uniform(0, np.pi), rng.uniform(0.6, 1))
     amount = lagoons.plane(1.4 * canvas.scale)
     clotted = step(noise(rng, canvas.side, 25 * canvas.scale), rng.uniform(-0.3, 2.0), 0.8)
-    canvas.blood += np.float32(rng.uniform(0.6, 1.4)) * amount
+    canvas.blood += np.float32(rng.uniform(0.3, 1.1)) * amount
     canvas.melanin += np.float32(rng.uniform(0.1, 1.1)) * amount * clotted
     canvas.record("red_lacunae", amount)
 
@@ -99,8 +99,8 @@ def ulceration(canvas: Canvas, rng: np.random.Generator, _: float) -> None:
 def scale(canvas: Canvas, rng: np.random.Generator, _: float) -> None:
     """White to yellow flakes on the surface, with sharp torn edges."""
     flakes = noise(rng, canvas.side, 16 * canvas.scale) + 0.9 * noise(rng, canvas.side, 5 * canvas.scale)
-    amount = step(flakes, rng.uniform(0.8, 1.8), 1.1) * step(-canvas.level, -0.95, 0.4)
-    amount *= np.clip(0.65 + 0.4 * noise(rng, canvas.side, 2.5 * canvas.scale), 0, 1)
+    amount = step(flakes, rng.uniform(0.3, 1.6), 1.6) * step(-canvas.level, -0.95, 0.5)
+    amount *= np.clip(0.75 + 0.25 * noise(rng, canvas.side, 3.5 * canvas.scale), 0, 1)
     yellow = rng.uniform(0, 1)
     canvas.cover(
         np.asarray(amount * np.float32(rng.uniform(0.45, 0.85))),
@@ -129,12 +129,12 @@ def white_circles(canvas: Canvas, rng: np.random.Generator, _: float) -> None:
     """Bright white rings round keratin-filled follicles (SCC)."""
     rings, plugs = Stencil(canvas.side), Stencil(canvas.side)
     for x, y in scattered(canvas, rng, int(rng.integers(5, 20)), 0.85):
-        across = rng.uniform(5, 9) * canvas.scale
+        across = rng.uniform(3.5, 7) * canvas.scale
         rings.blob(x, y, across, 1, 0, 0.9)
         plugs.blob(x, y, 0.55 * across, 1, 0, 1)
     inner = plugs.plane(0.4 * canvas.scale)
-    amount = np.asarray(np.clip(rings.plane(0.5 * canvas.scale) - inner, 0, 1), np.float32)
-    canvas.cover(0.75 * amount, (0.96, 0.93, 0.92))
+    amount = np.asarray(np.clip(rings.plane(0.9 * canvas.scale) - inner, 0, 1), np.float32)
+    canvas.cover(0.5 * amount, (0.95, 0.90, 0.89))
     canvas.cover(0.5 * inner, (0.72, 0.50, 0.30))
     canvas.record("white_circles", np.asarray(amount, np.float32))
 
@@ -160,7 +160,7 @@ def milia_like_cysts(canvas: Canvas, rng: np.random.Generator, _: float) -> None
     for x, y in scattered(canvas, rng, int(rng.integers(6, 34)), 0.9):
         cysts.blob(x, y, rng.uniform(2.0, 5.0) * canvas.scale, 1, 0, rng.uniform(0.5, 1))
     amount = cysts.plane(0.8 * canvas.scale)
-    canvas.cover(np.float32(rng.uniform(0.3, 0.65)) * amount, (0.93, 0.86, rng.uniform(0.66, 0.82)))
+    canvas.cover(np.float32(rng.uniform(0.2, 0.55)) * amount, (0.93, 0.86, rng.uniform(0.66, 0.82)))
     canvas.record("milia_like_cysts", amount)
 
 
@@ -178,8 +178,8 @@ def comedo_openings(canvas: Canvas, rng: np.random.Generator, _: float) -> None:
 def fissures(canvas: Canvas, rng: np.random.Generator, _: float) -> None:
     """Cerebriform gyri and sulci: a warty surface (seborrhoeic keratosis)."""
     ridge = noise(rng, canvas.side, 7 * canvas.scale) + 0.7 * noise(rng, canvas.side, 3.2 * canvas.scale)
-    sulci = (1 - np.clip(np.abs(ridge) / 0.8, 0, 1)) * step(-canvas.level, -0.95, 0.15)
-    canvas.melanin += np.float32(rng.uniform(0.12, 0.45)) * sulci
+    sulci = (1 - np.clip(np.abs(ridge) / 1.1, 0, 1)) * step(-canvas.level, -0.95, 0.15)
+    canvas.melanin += np.float32(rng.uniform(0.08, 0.35)) * sulci
     gyri = np.clip(np.abs(ridge) - 0.7, 0, 1) * step(-canvas.level, -0.95, 0.15)
     canvas.cover(np.asarray(np.float32(rng.uniform(0.1, 0.4)) * gyri), (0.80, 0.76, 0.74))
     canvas.record("fissures", sulci)
