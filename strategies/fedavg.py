@@ -12,7 +12,7 @@ from flwr.app import Array, ArrayRecord, Message, MetricRecord
 from flwr.serverapp.strategy import FedAvg
 from numpy.typing import NDArray
 
-from strategies.arrays import view
+from strategies.arrays import records, view
 
 NDArrays = dict[str, NDArray[Any]]
 
@@ -81,8 +81,8 @@ class StreamingFedAvg(FedAvg):
         for reply in replies:
             if reply.has_error():
                 continue
-            arrays = next(iter(reply.content.array_records.values()))
-            metrics = next(iter(reply.content.metric_records.values()))
+            arrays = next(iter(records(reply.content, ArrayRecord).values()))
+            metrics = next(iter(records(reply.content, MetricRecord).values()))
             weight = metrics[self.weighted_by_key]
             if isinstance(weight, list):
                 raise ValueError(f"{self.weighted_by_key} must be one number, not a list")

@@ -13,7 +13,7 @@ import numpy as np
 from flwr.app import ArrayRecord, MetricRecord, RecordDict
 from numpy.typing import NDArray
 
-from strategies.arrays import ArraySpec, is_averaged, view
+from strategies.arrays import ArraySpec, is_averaged, records, view
 from strategies.errors import AggregateRefused, ReplyRefused
 from strategies.exchange import Member
 
@@ -30,10 +30,11 @@ def check_train_reply(content: RecordDict, expected: Mapping[str, ArraySpec], me
     and only finite values, and exactly one metric record ``metrics`` with a finite ``loss`` and the
     ``num-examples`` that the site registered. Config records may come along; they are ignored.
     """
-    _require_only(list(content.array_records), ARRAYS, "array", member)
-    _require_only(list(content.metric_records), METRICS, "metric", member)
-    check_metrics(content.metric_records[METRICS], member)
-    check_arrays(content.array_records[ARRAYS], expected, member)
+    arrays, metrics = records(content, ArrayRecord), records(content, MetricRecord)
+    _require_only(list(arrays), ARRAYS, "array", member)
+    _require_only(list(metrics), METRICS, "metric", member)
+    check_metrics(metrics[METRICS], member)
+    check_arrays(arrays[ARRAYS], expected, member)
 
 
 def check_metrics(metrics: MetricRecord, member: Member) -> None:

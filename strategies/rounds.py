@@ -12,7 +12,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
 
-from strategies.arrays import ArraySpec, averaged, is_averaged, merged, specs, view
+from strategies.arrays import ArraySpec, averaged, is_averaged, merged, records, specs, view
 from strategies.catalogue import WEIGHT
 from strategies.chosen import ChosenNodes
 from strategies.errors import QuorumLost, ReplyRefused
@@ -173,12 +173,12 @@ def _requests(
     whole: dict[int, ArrayRecord] = {}
     contents: dict[int, RecordDict] = {}
     for message in messages:
-        record = message.content.array_records[ARRAYS]
+        record = records(message.content, ArrayRecord)[ARRAYS]
         # Strategies put one record into all messages: it is completed once and shared, not once a site.
         if id(record) not in whole:
             whole[id(record)] = merged(record, others, expected)
         contents[message.metadata.dst_node_id] = RecordDict(
-            {ARRAYS: whole[id(record)], **dict(message.content.config_records)}
+            {ARRAYS: whole[id(record)], **records(message.content, ConfigRecord)}
         )
     strangers = contents.keys() - {member.node_id for member in asked}
     if strangers or not contents:
@@ -215,8 +215,8 @@ def _accept(reply: Reply, tally: _Tally) -> Message:
     message, reply.message = reply.message, None
     if message is None:
         raise RuntimeError("only a checked reply can be accepted")
-    arrays = message.content.array_records[ARRAYS]
-    metrics = message.content.metric_records[METRICS]
+    arrays = records(message.content, ArrayRecord)[ARRAYS]
+    metrics = records(message.content, MetricRecord)[METRICS]
     tally.metrics[reply.member.name] = dict(metrics.items())
     for name, spec in tally.expected.items():
         if not is_averaged(spec):
