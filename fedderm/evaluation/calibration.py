@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit
-from sklearn.model_selection import RepeatedStratifiedKFold
+from sklearn.model_selection import RepeatedKFold
 
 from fedderm.evaluation.counts import Counts
 from fedderm.evaluation.documents import OperatingPoint
@@ -24,7 +24,7 @@ SMALLEST_SLOPE: Final = 0.01
 """A map never turns the order of the scores around, nor flattens them altogether."""
 
 FEWEST: Final = 10
-"""A site's own map needs this many lesions of either kind (a choice: two in every fold)."""
+"""A site's own map needs this many lesions of either kind (a choice)."""
 
 FOLDS: Final = 5
 REPEATS: Final = 4
@@ -133,7 +133,8 @@ def choose_calibration(data: Scores | Counts, keep: CalibrationMap, seed: int) -
     """Return the map with the lowest cross-validated log loss on a calibration split, by lesion.
 
     Candidates: ``keep`` (the map already in force), identity, temperature and Platt; of equal ones the first.
-    Folds are stratified and hold whole lesions. With fewer than FEWEST malignant or benign lesions ``keep``
+    Folds
+    hold whole lesions. With fewer than FEWEST malignant or benign lesions ``keep``
     stays.
     """
     logits, positive = rows_of(data)
@@ -162,8 +163,9 @@ def _cross_validated(logits: Floats, positive: Bools, keep: CalibrationMap, seed
     # Sorted rows, so that the folds do not depend on the order in which lesions were loaded.
     order = np.lexsort((logits, positive))
     logits, positive = logits[order], positive[order]
-    splitter = RepeatedStratifiedKFold(n_splits=FOLDS, n_repeats=REPEATS, random_state=seed % 2**32)
-    folds = list(splitter.split(logits[:, None], positive))
+    # Not stratified: folds of equal prevalence would hide how uncertain the prevalence is, and favour Platt.
+    splitter = RepeatedKFold(n_splits=FOLDS, n_repeats=REPEATS, random_state=seed % 2**32)
+    folds = list(splitter.split(logits))
     for name, fit in _FITS.items():
         total = sum(
             log_loss(fit(logits[rest], positive[rest]).logits(logits[held]), positive[held]) * len(held)

@@ -1,13 +1,17 @@
 """Minimum cell sizes: what a hospital's policy keeps from leaving.
 
 Published counts are zero or at least ``min_cell``. A rate is published where its denominators reach
-``min_cell``. Small cells are merged, not blurred: totals stay exact, positions become coarser.
+``min_cell``. Small cells are merged with their neighbours; what is hidden counts against the model, never for
+it.
 """
+
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedderm.evaluation.counts import Counts
+from fedderm.evaluation.counts import BIN_CENTRES, BINS, SHAPE, UNITS, Counts, bin_of, counts_of
 from fedderm.evaluation.documents import (
     Certificate,
     Estimate,
@@ -19,28 +23,61 @@ from fedderm.evaluation.documents import (
     Unit,
 )
 from fedderm.evaluation.proportions import wilson
-from fedderm.evaluation.scores import Ints
+from fedderm.evaluation.scores import Ints, Scores
 
 
-def visible_classes(lesions: Ints, min_cell: int) -> NDArray[np.bool_]:
-    """Return which classes may be seen at all, given how many lesions each has."""
-    return np.asarray(lesions) >= max(min_cell, 1)
+@dataclass(frozen=True, eq=False)
+class Merging:
+    """Which units go where before anything leaves."""
+
+    visible: NDArray[np.bool_]
+    """``(4,)`` classes with at least ``min_cell`` lesions; no unit of another class leaves."""
+    differential: NDArray[np.intp]
+    """``(2, 4, 3)`` the differential under which each (unit, truth, differential) is reported, from 0."""
+    bins: NDArray[np.intp]
+    """``(2, 4, 3, bins)`` the bin at which each bin of a reported (unit, truth, differential) is reported."""
 
 
-def merge_map(row: Ints, min_cell: int) -> NDArray[np.intp]:
-    """Return where the content of each bin of a histogram goes, ``(bins,)``.
+def merging(counts: Counts, min_cell: int) -> Merging:
+    """Return how counts are merged until no non-zero cell is below ``min_cell``.
+
+    1. A class with fewer lesions is left out, images and lesions. 2. A differential given to fewer of a
+    class's units is reported as that class's most frequent one. 3. Neighbouring bins are gathered, and
+    malignant units reported at the lowest bin of their group, benign ones at the highest. What is hidden thus
+    counts against the model: sensitivity, specificity and AUC become lower bounds, and a threshold certified
+    on merged counts stays certified.
+    """
+    visible = counts.classes("lesion") >= max(min_cell, 1)
+    differential = np.broadcast_to(np.arange(SHAPE[2]), SHAPE[:3]).copy()
+    bins = np.broadcast_to(np.arange(BINS), SHAPE).copy()
+    for unit, truth in np.ndindex(SHAPE[:2]):
+        rows = counts.cells[unit, truth].copy()
+        totals = rows.sum(axis=1)
+        small = totals < min_cell
+        small[totals.argmax()] = False
+        differential[unit, truth, small] = totals.argmax()
+        rows[totals.argmax()] += rows[small].sum(axis=0)
+        for index in np.flatnonzero(~small):
+            bins[unit, truth, index] = merge_map(rows[index], min_cell, "lowest" if truth else "highest")
+    return Merging(visible, differential, bins)
+
+
+def merge_map(row: Ints, min_cell: int, place: Literal["lowest", "highest"]) -> NDArray[np.intp]:
+    """Return where the content of each bin of a histogram is reported, ``(bins,)``.
 
     From the lowest bin up, bins are gathered until they hold ``min_cell``; what is left at the top joins the
-    last group. A group is reported at its lowest occupied bin: scores move down only, so a threshold
-    certified on merged positives stays certified.
+    last group. A group is reported at its lowest or highest occupied bin.
     """
     target = np.arange(len(row))
-    if min_cell <= 1:
-        return target
-    occupied = np.flatnonzero(row)
-    groups: list[list[int]] = [[]]
-    held = 0
-    for index in occupied.tolist():
+    for group in _groups(row, min_cell):
+        target[group] = group[0] if place == "lowest" else group[-1]
+    return target
+
+
+def _groups(row: Ints, min_cell: int) -> list[list[int]]:
+    groups: list[list[int]] = []
+    held = min_cell
+    for index in np.flatnonzero(row).tolist():
         if held >= min_cell:
             groups.append([])
             held = 0
@@ -48,34 +85,35 @@ def merge_map(row: Ints, min_cell: int) -> NDArray[np.intp]:
         held += int(row[index])
     if held < min_cell and len(groups) > 1:
         groups[-2].extend(groups.pop())
-    for group in groups:
-        target[group] = group[0] if group else 0
-    return target
+    return groups
 
 
 def suppress(counts: Counts, min_cell: int) -> Counts:
-    """Return counts without a non-zero cell below ``min_cell``.
-
-    1. A class with fewer lesions than ``min_cell`` is left out, images and lesions. 2. A differential given
-    to fewer of a class's units is added to that class's most frequent one. 3. Bins are merged
-    (``merge_map``). Triage totals of the other classes stay exact; at any threshold, sensitivity reads low
-    and specificity high by at most one group.
-    """
+    """Return counts without a non-zero cell below ``min_cell``, merged as ``merging`` says."""
     if min_cell <= 1:
         return counts
-    cells = counts.cells.copy()
-    cells[:, ~visible_classes(counts.classes("lesion"), min_cell)] = 0
-    for unit, truth in np.ndindex(cells.shape[:2]):
-        block = cells[unit, truth]
-        largest = int(block.sum(axis=1).argmax())
-        for differential in range(len(block)):
-            if differential != largest and 0 < block[differential].sum() < min_cell:
-                block[largest] += block[differential]
-                block[differential] = 0
-        for row in block:
-            moved = np.bincount(merge_map(row, min_cell), row, len(row))
-            row[:] = moved.astype(np.int64)
+    plan = merging(counts, min_cell)
+    unit, truth, differential, bins = np.nonzero(counts.cells * plan.visible[:, None, None])
+    reported = plan.differential[unit, truth, differential]
+    cells = np.zeros(SHAPE, np.int64)
+    place = (unit, truth, reported, plan.bins[unit, truth, reported, bins])
+    np.add.at(cells, place, counts.cells[unit, truth, differential, bins])
     return Counts(cells)
+
+
+def suppress_rows(scores: Scores, unit: Unit, min_cell: int) -> Scores:
+    """Return the visible rows of a site with the logits (bin centres) at which ``suppress`` reports them.
+
+    ``unit`` lesion gives one row per lesion. Of use only to draw replicates that show nothing more.
+    """
+    rows = scores.per_lesion() if unit == "lesion" else scores
+    if min_cell <= 1:
+        return rows
+    plan, index = merging(counts_of(scores), min_cell), UNITS.index(unit)
+    rows = rows.take(plan.visible[rows.truth])
+    reported = plan.differential[index, rows.truth, rows.differential - 1]
+    bins = plan.bins[index, rows.truth, reported, bin_of(rows.triage)]
+    return Scores(BIN_CENTRES[bins], reported + 1, rows.truth, rows.lesion)
 
 
 def redact(evaluation: SiteEvaluation, min_cell: int) -> SiteEvaluation:

@@ -131,7 +131,7 @@ def estimates(
     found = {}
     for name in METRICS:
         value, replicates = values[name], drawn.get(name)
-        if value is None or replicates is None:
+        if value is None or replicates is None or not np.all(np.isfinite(replicates)):
             found[name] = Estimate(value=value)
         elif np.ptp(replicates) < 1e-12:
             found[name] = _without_spread(value, lesions.get(name))

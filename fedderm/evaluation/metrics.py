@@ -77,7 +77,8 @@ def confusion_of(statistics: Floats, scheme: Scheme) -> Floats:
 def summarise(statistics: Floats, scheme: Scheme) -> dict[str, Floats]:
     """Return all metrics but the AUC, each ``(...)``, from summed row statistics ``(..., S)``.
 
-    NaN where undefined. Macro-F1 is the mean over the classes present in truth. ECE: ``sum_b |sum p - sum y| / n``.
+    NaN where undefined. Macro-F1 is the mean over the classes present in truth, the ECE is
+    ``sum_b |sum p - sum y| / n``.
     """
     k = len(class_names(scheme))
     confusion, n = confusion_of(statistics, scheme), statistics[..., : k * k].sum(axis=-1)

@@ -29,7 +29,7 @@ from fedderm.evaluation.metrics import (
     roc_of,
     roc_of_counts,
 )
-from fedderm.evaluation.replicates import pooled_intervals
+from fedderm.evaluation.replicates import pooled_intervals, same_lesions
 from fedderm.evaluation.scores import Scores
 from fedderm.evaluation.thresholds import certified_threshold, federation_threshold
 
@@ -164,6 +164,8 @@ def evaluate_federation(
     pooled: dict[str, dict[Unit, Performance]] = {}
     for role, counts in counts_by_role.items():
         replicates = replicates_by_role.get(role, {})
+        if "lesion" in replicates and not same_lesions(replicates["lesion"], counts):
+            replicates = {}
         pooled[role] = {unit: _pooled(counts, replicates.get(unit), point, unit, scheme) for unit in UNITS}
     return FederationEvaluation(
         operating_point=point,

@@ -2,7 +2,8 @@
 
 Replicate b of the pool is the sum of the sites' replicates b: a bootstrap of lesions stratified by site and
 class. A replicate is a pair of coarse histograms, benign and malignant. The threshold in force is one of
-their edges, so sensitivity and specificity lose nothing; the AUC loses what the ties within coarse bins cost.
+their edges, so sensitivity and specificity lose nothing. Pairs within a coarse bin are judged by the pool's
+fine histogram, so the AUC loses only how they vary from replicate to replicate.
 """
 
 from collections.abc import Iterable
@@ -12,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedderm.evaluation.calibration import CalibrationMap
-from fedderm.evaluation.counts import BIN_CENTRES, BIN_EDGES, UNITS, Counts, check_on_edge, snap_down
-from fedderm.evaluation.disclosure import merge_map, visible_classes
+from fedderm.evaluation.counts import BIN_CENTRES, BIN_EDGES, UNITS, Counts, snap_down
+from fedderm.evaluation.disclosure import suppress_rows
 from fedderm.evaluation.documents import Estimate, OperatingPoint, Unit
 from fedderm.evaluation.intervals import estimates, lesion_weights
 from fedderm.evaluation.metrics import Scheme, metrics_of_counts
@@ -46,15 +47,12 @@ def replicate_histograms(
 ) -> Replicates:
     """Return ``(resamples, 2, 128)`` numbers of benign and of malignant units by coarse bin.
 
-    Both units see the same draws under one seed; sites must not share a seed. With ``min_cell``, classes of
-    fewer lesions are left out and scores are merged before anything is drawn, so that the mean over
-    replicates shows no smaller cell.
+    Both units see the same draws under one seed; sites must not share a seed. With ``min_cell``, draws are
+    made from what ``suppress`` lets leave, so that replicates show no more.
     """
-    lesions = scores.per_lesion()
-    seen = visible_classes(np.bincount(lesions.truth, minlength=4), min_cell)
-    lesions = lesions.take(seen[lesions.truth])
-    rows = lesions if unit == "lesion" else scores.take(seen[scores.truth])
-    table = _by_lesion(rows, lesions, coarse_edges(threshold), min_cell)
+    rows = suppress_rows(scores, unit, min_cell)
+    lesions = rows.per_lesion()
+    table = _by_lesion(rows, lesions, coarse_edges(threshold))
     rng, found = np.random.default_rng(seed), np.zeros((resamples, 2, COARSE_BINS), np.uint32)
     side, start = lesions.positive, 0
     for weights in lesion_weights(lesions.truth, resamples, rng):
@@ -66,10 +64,8 @@ def replicate_histograms(
     return found
 
 
-def _by_lesion(rows: Scores, lesions: Scores, edges: Floats, min_cell: int) -> NDArray[np.float32]:
+def _by_lesion(rows: Scores, lesions: Scores, edges: Floats) -> NDArray[np.float32]:
     bins = np.searchsorted(edges, rows.triage, side="right")
-    for side in (rows.positive, ~rows.positive):
-        bins[side] = merge_map(np.bincount(bins[side], minlength=COARSE_BINS), min_cell)[bins[side]]
     table = np.zeros((len(lesions), COARSE_BINS), np.float32)
     np.add.at(table, (np.searchsorted(lesions.lesion, rows.lesion), bins), 1)
     return table
@@ -101,13 +97,23 @@ def pooled_intervals(
     Brier; macro-F1 in the binary scheme only, for replicates do not hold the differential; ECE none. The
     replicates must have been made with ``point.threshold``, which must be on a bin edge.
     """
-    check_on_edge(point.threshold)
+    if unit == "lesion" and not same_lesions(replicates, counts):
+        raise ValueError(
+            "replicates: they hold other numbers of lesions than the counts; a site is missing in one"
+        )
     values = metrics_of_counts(counts, unit, point, scheme)
     p = counts.positives("lesion")
     drawn = replicate_metrics(replicates, counts, point, unit)
     if scheme != "binary":
         del drawn["macro_f1"]
     return estimates(values, drawn, positive_lesions=p, benign_lesions=counts.n("lesion") - p)
+
+
+def same_lesions(replicates: NDArray[np.integer], counts: Counts) -> bool:
+    """Return whether every replicate of lesions holds as many malignant and benign ones as the counts."""
+    p = counts.positives("lesion")
+    totals = replicates.sum(axis=2, dtype=np.int64)
+    return bool(np.all(totals == [counts.n("lesion") - p, p]))
 
 
 def replicate_metrics(
@@ -119,7 +125,7 @@ def replicate_metrics(
     first = int(np.searchsorted(edges, point.threshold, side="right"))
     p, n = positive.sum(axis=1), negative.sum(axis=1)
     tp, fp = positive[:, first:].sum(axis=1), negative[:, first:].sum(axis=1)
-    below = np.cumsum(negative, axis=1) - negative / 2
+    below = np.cumsum(negative, axis=1) - negative * (1 - _won_within(counts, unit, edges))
     errors = _mean_squared_errors(counts, point, unit, edges)
     with np.errstate(invalid="ignore", divide="ignore"):
         sensitivity, specificity = tp / p, (n - fp) / n
@@ -135,6 +141,19 @@ def replicate_metrics(
             "brier": (negative @ errors[0] + positive @ errors[1]) / (p + n),
             "referrals_per_1000": 1000 * (tp + fp) / (p + n),
         }
+
+
+def _won_within(counts: Counts, unit: Unit, edges: Floats) -> Floats:
+    """``(128,)`` chance that the malignant unit of a pair within a coarse bin has the higher logit.
+
+    From the pool's fine histogram; one half, as for ties, in bins without such a pair.
+    """
+    negative, positive = counts.histograms(unit).astype(np.float64)
+    coarse = np.searchsorted(edges, BIN_CENTRES, side="right")
+    p, n = (np.bincount(coarse, side, COARSE_BINS) for side in (positive, negative))
+    below = np.cumsum(negative) - negative / 2 - (np.cumsum(n) - n)[coarse]
+    won = np.bincount(coarse, positive * below, COARSE_BINS)
+    return np.asarray(np.divide(won, p * n, out=np.full(COARSE_BINS, 0.5), where=p * n > 0))
 
 
 def _mean_squared_errors(counts: Counts, point: OperatingPoint, unit: Unit, edges: Floats) -> Floats:

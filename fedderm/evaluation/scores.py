@@ -119,6 +119,6 @@ def _check_one_truth(rows: Scores, ids: NDArray[np.str_], first: NDArray[np.intp
     mixed = ids[low != high]
     if len(mixed):
         raise ValueError(
-            f"scores: {len(mixed)} lesions carry images of different classes, first of them {mixed[0]!r}; "
-            "a lesion has one diagnosis"
+            f"scores: {len(mixed)} lesions carry images of different classes, first of them "
+            f"{str(mixed[0])!r}; a lesion has one diagnosis"
         )

@@ -29,7 +29,7 @@ def positives_needed(target: float, confidence: float) -> int:
 
 
 def certifiable_sensitivity(n: int, confidence: float) -> float:
-    """Return the highest sensitivity n malignant lesions certify, ``(1 - confidence) ** (1 / n)``; 0 for 0."""
+    """Return the highest sensitivity n malignant lesions certify: ``(1 - confidence) ** (1 / n)``."""
     return float((1 - confidence) ** (1 / n)) if n > 0 else 0.0
 
 
