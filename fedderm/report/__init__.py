@@ -1,4 +1,4 @@
-"""A run's folder, told to people: ``report.html``, the sentences on top of it and the table the terminal prints.
+"""A run's folder, told to people: ``report.html``, its summary and the table the terminal prints.
 
 matplotlib takes most of a second to import, so only ``build_report`` touches it, and only when it is called.
 """

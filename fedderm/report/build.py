@@ -11,7 +11,7 @@ from markupsafe import Markup
 from fedderm.evaluation.documents import Performance
 from fedderm.report import figures, formats, sections, tables
 from fedderm.report.folder import RunFolder, at_lesion_level, read_run
-from fedderm.report.sentences import sentences_of
+from fedderm.report.sentences import by_site, overview_of
 from sites.diagnoses import CLASSES
 
 METRIC_NAMES = {
@@ -69,6 +69,7 @@ def render(run: RunFolder) -> str:
         why_missing=formats.why_missing,
         plural=formats.plural,
         bar=interval_bar,
+        same_map=tables.same_map,
         at_lesion_level=at_lesion_level,
     )
     return environment.get_template("template.html").render(**_content(run))
@@ -81,7 +82,8 @@ def _content(run: RunFolder) -> dict[str, Any]:
     return {
         "run": run,
         "style": Markup(style),
-        "sentences": sentences_of(run),
+        "overview": overview_of(run),
+        "summaries": by_site(run),
         "facts": _facts(run, rounds),
         "sites": list(run.sites.values()),
         "threshold_rows": {name: tables.threshold_rows(site) for name, site in run.sites.items()},
@@ -118,7 +120,7 @@ def _facts(run: RunFolder, rounds: list[sections.RoundRow]) -> list[tuple[str, s
 
 
 def missing_notes(run: RunFolder) -> list[str]:
-    """Return why values are missing, one sentence a site and reason: the tooltip's text for paper and touch."""
+    """Return why values are missing, a site and reason each: the tooltip's text for paper and touch."""
     notes = []
     for site in run.sites.values():
         performances: list[Performance | None] = [at_lesion_level(site.before), at_lesion_level(site.after)]
@@ -132,7 +134,9 @@ def missing_notes(run: RunFolder) -> list[str]:
     return notes
 
 
-def interval_bar(value: float | None, lower: float | None, upper: float | None, role: str, low: float) -> Markup:
+def interval_bar(
+    value: float | None, lower: float | None, upper: float | None, role: str, low: float
+) -> Markup:
     """Return a value and its interval as a small bar on a scale from ``low`` to 1; empty where undefined."""
     if value is None or not formats.known(value):
         return Markup("")

@@ -1,19 +1,21 @@
 """matplotlib as a draughtsman of inline SVG that takes its colours and its typeface from the page.
 
-Figures are drawn in *ink names*, not colours: each is a sentinel colour that becomes a CSS variable in the SVG, so that one
-figure serves the light theme, the dark theme and print.
+Figures are drawn in *ink names*, not colours: each is a sentinel colour that becomes a CSS variable in the
+SVG, so that one figure serves the light theme, the dark theme and print.
 """
 
 import io
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import matplotlib as mpl
 from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 INK, MUTED, GRID, TRAIN, HELD_OUT, PAPER, BEFORE, AFTER, FAINT = (f"#01020{digit}" for digit in range(9))
 _VARIABLE = {
@@ -27,10 +29,10 @@ _VARIABLE = {
     AFTER: "--after",
     FAINT: "--faint",
 }
-_STYLE = {
+_STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "fedderm",
-    "font.size": 8,
+    "font.size": 8.5,
     "text.color": INK,
     "axes.edgecolor": MUTED,
     "axes.labelcolor": MUTED,
@@ -66,14 +68,17 @@ def canvas(width: float, height: float, columns: int = 1) -> Iterator[tuple[Figu
     """Yield a figure of ``width`` by ``height`` inches with its axes side by side, in the report's style."""
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
-        figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02)
+        engine = figure.get_layout_engine()
+        if isinstance(engine, ConstrainedLayoutEngine):
+            engine.set(w_pad=0.02, h_pad=0.02, wspace=0.05)
         FigureCanvasSVG(figure)
         yield figure, [figure.add_subplot(1, columns, column + 1) for column in range(columns)]
 
 
 def as_svg(figure: Figure, name: str, description: str) -> Markup:
-    """Return the figure as inline SVG; ``name`` keeps its ids apart from other figures', ``description`` is read aloud.
+    """Return the figure as inline SVG.
 
+    ``name`` keeps its ids apart from other figures', ``description`` is what a screen reader says.
     Call it inside ``canvas``: the style governs the writing too.
     """
     buffer = io.StringIO()

@@ -1,4 +1,4 @@
-"""The report's figures as inline SVG: thresholds before and after, ROC curves, reliability, learning curves."""
+"""The report's figures as inline SVG: thresholds, ROC curves, reliability, learning curves."""
 
 import numpy as np
 import pandas as pd
@@ -12,6 +12,7 @@ from fedderm.report.folder import RunFolder, at_lesion_level
 from fedderm.report.formats import decimal, known, metric, percent
 
 POOLED = "(pooled)"
+POOL_LABELS = {"train": "training, pooled", "held-out": "held-out, pooled"}
 MOST_LABELLED = 12
 """More curves than this are told apart by colour alone; the table has their numbers."""
 
@@ -19,7 +20,7 @@ MOST_LABELLED = 12
 def thresholds_figure(run: RunFolder) -> Markup:
     """Return sensitivity and specificity of every site, at the federation's threshold and at its own."""
     sites = list(run.sites.values())
-    with canvas(7.6, 0.55 + 0.36 * len(sites), columns=2) as (figure, panels):
+    with canvas(9.0, 0.55 + 0.38 * len(sites), columns=2) as (figure, panels):
         for axes, name, title in zip(
             panels, ("sensitivity", "specificity"), ("Sensitivity", "Specificity"), strict=True
         ):
@@ -52,14 +53,14 @@ def _mark(axes: Axes, height: float, estimate: Estimate, ink: str, filled: bool)
 def _change_in_words(site: SiteEvaluation) -> str:
     before, after = (at_lesion_level(by_unit) for by_unit in (site.before, site.after))
     return (
-        f"{site.site}: sensitivity {percent(metric(before, 'sensitivity').value)} at the federation's threshold, "
-        f"{percent(metric(after, 'sensitivity').value)} at its own; specificity "
+        f"{site.site}: sensitivity {percent(metric(before, 'sensitivity').value)} at the federation's "
+        f"threshold, {percent(metric(after, 'sensitivity').value)} at its own; specificity "
         f"{percent(metric(before, 'specificity').value)}, then {percent(metric(after, 'specificity').value)}."
     )
 
 
 def roc_figures(run: RunFolder) -> dict[str, Markup]:
-    """Return one ROC panel a site that has both classes: its curve over the others', with both operating points."""
+    """Return a ROC panel a site with both classes: its curve over the others', both operating points."""
     curves = {name: roc for name, site in run.sites.items() if (roc := _roc_of(site))}
     panels = {}
     for index, (name, roc) in enumerate(curves.items()):
@@ -74,7 +75,7 @@ def _roc_of(site: SiteEvaluation) -> Roc | None:
 
 
 def _roc_panel(site: SiteEvaluation, roc: Roc, others: list[Roc], figure_name: str) -> Markup:
-    with canvas(2.9, 2.75) as (figure, (axes,)):
+    with canvas(2.5, 2.4) as (figure, (axes,)):
         axes.plot([0, 1], [0, 1], color=GRID, linewidth=0.8)
         for other in others:
             axes.plot(*_thinned(other, 40), color=FAINT, linewidth=0.9)
@@ -93,7 +94,7 @@ def _roc_panel(site: SiteEvaluation, roc: Roc, others: list[Roc], figure_name: s
 
 
 def _thinned(roc: Roc, points: int) -> tuple[list[float], list[float]]:
-    """Return at most ``points`` of a curve's vertices, ends included: a curve of thousands is a megabyte of SVG."""
+    """Return at most ``points`` of a curve's vertices, ends included: thousands make a megabyte of SVG."""
     kept = np.unique(np.linspace(0, len(roc.false_positive_rate) - 1, points).round().astype(int))
     return [roc.false_positive_rate[i] for i in kept], [roc.true_positive_rate[i] for i in kept]
 
@@ -113,7 +114,7 @@ def reliability_figures(run: RunFolder) -> dict[str, Markup]:
 
 
 def _reliability_panel(site: SiteEvaluation, index: int) -> Markup:
-    with canvas(2.9, 2.75) as (figure, (axes,)):
+    with canvas(2.5, 2.4) as (figure, (axes,)):
         axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)))
         _reliability(axes, site.reliability_before, BEFORE, filled=False)
         _reliability(axes, site.reliability_after, AFTER, filled=True)
@@ -121,7 +122,9 @@ def _reliability_panel(site: SiteEvaluation, index: int) -> Markup:
         before, after = (
             decimal(metric(at_lesion_level(by_unit), "ece").value) for by_unit in (site.before, site.after)
         )
-        described = f"Reliability of {site.site}: calibration error {before} before its recalibration, {after} after."
+        described = (
+            f"Reliability of {site.site}: calibration error {before} before its recalibration, {after} after."
+        )
         return as_svg(figure, f"reliability{index}", described)
 
 
@@ -131,23 +134,16 @@ def _reliability(axes: Axes, bins: list[ReliabilityBin], ink: str, filled: bool)
         return
     predicted = [entry.predicted for entry in shown]
     observed = [entry.observed for entry in shown]
-    axes.vlines(
-        predicted,
-        [entry.lower for entry in shown],
-        [entry.upper for entry in shown],
-        color=ink,
-        linewidth=0.9,
-        alpha=0.75,
-    )
-    axes.plot(predicted, observed, color=ink, linewidth=1.2)
-    area = 12 + 48 * np.sqrt([entry.n / max(other.n for other in shown) for entry in shown])
-    axes.scatter(
-        predicted, observed, s=area, facecolor=ink if filled else PAPER, edgecolor=ink, linewidth=1.1, zorder=3
-    )
+    # No line joins the points: between bins of two or three lesions it would draw nothing but noise.
+    low, high = [entry.lower for entry in shown], [entry.upper for entry in shown]
+    axes.vlines(predicted, low, high, color=ink, linewidth=0.7, alpha=0.6)
+    area = 7 + 70 * np.array([entry.n / max(other.n for other in shown) for entry in shown])
+    face = ink if filled else PAPER
+    axes.scatter(predicted, observed, s=area, facecolor=face, edgecolor=ink, linewidth=1, zorder=3)
 
 
 def learning_figures(run: RunFolder) -> list[tuple[str, Markup]]:
-    """Return (title, figure) of the curves by round: AUC of every site and pool, training loss of every training site."""
+    """Return (title, figure) by round: AUC of every site and pool, loss of every training site."""
     drawn = []
     unit, split, curves = auc_by_round(run)
     if curves:
@@ -174,13 +170,13 @@ def auc_by_round(run: RunFolder) -> tuple[str, str, dict[str, pd.Series]]:
     table = table[table["split"] == split]
     curves = {}
     for (site, role), rows in table.groupby(["site", "role"], sort=False):
-        label = f"{role}, pooled" if site == POOLED else str(site)
+        label = POOL_LABELS.get(str(role), str(role)) if site == POOLED else str(site)
         curves[label] = rows.set_index("round")["value"].sort_index()
     return unit, str(split), curves
 
 
 def loss_by_round(run: RunFolder) -> dict[str, pd.Series]:
-    """Return every training site's loss by round, from ``rounds/state.json``; rounds it missed are left out."""
+    """Return every training site's loss by round, from ``rounds/state.json``; missed rounds are left out."""
     losses: dict[str, dict[int, float]] = {}
     for entry in run.state.get("history") or []:
         for site, replied in (entry.get("sites") or {}).items():
@@ -190,9 +186,7 @@ def loss_by_round(run: RunFolder) -> dict[str, pd.Series]:
     return {site: pd.Series(values).sort_index() for site, values in losses.items()}
 
 
-def _curves_figure(
-    run: RunFolder, curves: dict[str, pd.Series], name: str, title: str, axis: str
-) -> Markup:
+def _curves_figure(run: RunFolder, curves: dict[str, pd.Series], name: str, title: str, axis: str) -> Markup:
     with canvas(5.0, 3.0) as (figure, (axes,)):
         for label, values in curves.items():
             width = 2.6 if label.endswith(", pooled") else 1.3
@@ -208,7 +202,9 @@ def _curves_figure(
 
 
 def _role_of(run: RunFolder, label: str) -> str:
-    return run.sites[label].role if label in run.sites else label.removesuffix(", pooled")
+    if label in run.sites:
+        return run.sites[label].role
+    return next((role for role, name in POOL_LABELS.items() if name == label), "train")
 
 
 def _label_ends(axes: Axes, run: RunFolder, curves: dict[str, pd.Series]) -> None:
@@ -233,7 +229,7 @@ def _label_ends(axes: Axes, run: RunFolder, curves: dict[str, pd.Series]) -> Non
 
 
 def spread(heights: list[float], apart: float, low: float, high: float) -> list[float]:
-    """Return ascending ``heights`` moved as little as needed to be ``apart`` from each other, within ``low``..``high``."""
+    """Return ascending ``heights``, moved until they are ``apart`` and between ``low`` and ``high``."""
     placed: list[float] = []
     for height in heights:
         placed.append(max(height, placed[-1] + apart) if placed else max(height, low))

@@ -1,4 +1,4 @@
-"""Reading a finished run's folder (docs/architecture.md, "A run's folder"), or saying why it cannot be reported."""
+"""Reading a finished run's folder (docs/architecture.md has the contract), or saying why not."""
 
 import json
 from dataclasses import dataclass
@@ -56,13 +56,14 @@ def at_lesion_level(by_unit: dict[Any, Performance]) -> Performance | None:
 def read_run(run_dir: Path) -> RunFolder:
     """Return a finished run's folder.
 
-    Raises ValueError with one sentence - which part is missing or unreadable, how to resume - for anything that is not
-    the complete folder of a finished run.
+    Raises ValueError with one sentence - which part is missing or unreadable, how to resume - for anything
+    that is not the complete folder of a finished run.
     """
     run_dir = Path(run_dir)
     if not (run_dir / "config.yaml").is_file():
         raise ValueError(
-            f"{run_dir} is not a run's folder: it holds no config.yaml; give the folder that `fedderm run` printed."
+            f"{run_dir} is not a run's folder: it holds no config.yaml; "
+            "give the folder that `fedderm run` printed."
         )
     text = (run_dir / "config.yaml").read_text(encoding="utf-8")
     state = _finished_state(run_dir)
@@ -86,8 +87,8 @@ def read_run(run_dir: Path) -> RunFolder:
 
 def _unfinished(run_dir: Path, missing: str) -> ValueError:
     return ValueError(
-        f"{run_dir} is unfinished: {missing}; resume it with `fedderm run {run_dir / 'config.yaml'} --resume {run_dir}` "
-        "and ask for its report again."
+        f"{run_dir} is unfinished: {missing}; resume it with "
+        f"`fedderm run {run_dir / 'config.yaml'} --resume {run_dir}` and ask for its report again."
     )
 
 
@@ -105,7 +106,9 @@ def _finished_state(run_dir: Path) -> dict[str, Any]:
     done, planned = int(state.get("round") or 0), int(state.get("rounds") or 0)
     if not state.get("finished", False):
         missing = (
-            f"{done} of {planned} rounds have ended" if done < planned else "the final evaluation has not ended"
+            f"{done} of {planned} rounds have ended"
+            if done < planned
+            else "the final evaluation has not ended"
         )
         raise _unfinished(run_dir, missing)
     return state
@@ -168,5 +171,7 @@ def _rounds(run_dir: Path) -> pd.DataFrame:
 def _in_report_order(sites: dict[str, SiteEvaluation], config: dict[str, Any]) -> dict[str, SiteEvaluation]:
     listed = [entry.get("name") for entry in config.get("sites") or []]
     place = {name: index for index, name in enumerate(listed)}
-    order = sorted(sites, key=lambda name: (sites[name].role != "held-out", place.get(name, len(place)), name))
+    order = sorted(
+        sites, key=lambda name: (sites[name].role != "held-out", place.get(name, len(place)), name)
+    )
     return {name: sites[name] for name in order}

@@ -1,4 +1,4 @@
-"""How numbers are written: decimals, percentages, intervals, sizes; a missing value is an en dash, never 0."""
+"""How numbers are written: decimals, percentages, intervals, sizes; a missing one is a dash, never 0."""
 
 from math import isfinite
 from typing import Any
@@ -85,7 +85,12 @@ def why_missing(performance: Performance | None, name: str) -> str:
     unit = performance.unit
     if performance.positives == 0 and name in {"auc", "sensitivity", "balanced_accuracy", "macro_f1"}:
         return f"no malignant {unit}s in this split"
-    if performance.positives == performance.n and name in {"auc", "specificity", "balanced_accuracy", "macro_f1"}:
+    if performance.positives == performance.n and name in {
+        "auc",
+        "specificity",
+        "balanced_accuracy",
+        "macro_f1",
+    }:
         return f"no benign {unit}s in this split"
     if performance.absent_classes:
         return f"absent here: {', '.join(performance.absent_classes)}"
@@ -95,8 +100,8 @@ def why_missing(performance: Performance | None, name: str) -> str:
 def detected(performance: Performance) -> tuple[int, int]:
     """Return (malignant ones called malignant, malignant ones) from the confusion counts.
 
-    Rows and columns above 0 are malignant classes, whichever of them: a melanoma taken for a carcinoma is still
-    referred. (0, 0) where a small cell hides the confusion counts.
+    Rows and columns above 0 are malignant classes, whichever of them: a melanoma taken for a carcinoma is
+    still referred. (0, 0) where a small cell hides the confusion counts.
     """
     malignant = performance.confusion[1:]
     return sum(sum(row[1:]) for row in malignant), sum(sum(row) for row in malignant)

@@ -48,9 +48,7 @@ def site_cards(run: RunFolder) -> list[SiteCard]:
 def _card(run: RunFolder, site: SiteEvaluation, sheet: Path | None, budget: int) -> SiteCard:
     settings = run.settings_of(site.site)
     fields = list(SplitSize.model_fields)
-    total = SplitSize(
-        **{key: sum(getattr(split, key) for split in site.splits.values()) for key in fields}
-    )
+    total = SplitSize(**{key: sum(getattr(split, key) for split in site.splits.values()) for key in fields})
     uri, dimensions = contact_sheet(sheet, budget) if sheet else (None, None)
     return SiteCard(
         evaluation=site,
@@ -188,7 +186,10 @@ def _audit_site(name: str, told: dict[str, Any]) -> AuditSite:
         lesions=told.get("lesions"),
         notes=[str(note) for note in told.get("notes") or []],
         set_aside=[
-            {"image_id": str(entry.get("image_id", "?")), "reason": str(entry.get("reason", "no reason recorded"))}
+            {
+                "image_id": str(entry.get("image_id", "?")),
+                "reason": str(entry.get("reason", "no reason recorded")),
+            }
             for entry in told.get("set_aside") or []
         ],
     )

@@ -16,7 +16,7 @@ from fedderm.report.formats import (
     plural,
     why_missing,
 )
-from fedderm.report.tables import discrimination_of
+from fedderm.report.tables import discrimination_of, same_threshold
 
 MOST_SITES_TOLD = 3
 """With more held-out sites than this, the summary tells the weakest; the table tells all."""
@@ -25,8 +25,9 @@ MOST_SITES_TOLD = 3
 def summary_sentences(run_dir: Path) -> list[str]:
     """Return the summary of a finished run, one sentence an item, plain text.
 
-    The first says what was done, the second how well it discriminates inside and outside, then one or two for each held-out
-    site: what the federation's threshold found there, and what the site's own recalibration can promise.
+    The first says what was done, the second how well it discriminates inside and outside, then one or two
+    for each held-out site: what the federation's threshold found there, and what the site's own
+    recalibration can promise.
     Raises ValueError where the run is unfinished.
     """
     return sentences_of(read_run(run_dir))
@@ -34,18 +35,26 @@ def summary_sentences(run_dir: Path) -> list[str]:
 
 def sentences_of(run: RunFolder) -> list[str]:
     """Return the summary of a run that has been read; see ``summary_sentences``."""
-    told = [_what_was_done(run), _discrimination(run)]
+    return [*overview_of(run), *(sentence for _, told in by_site(run) for sentence in told)]
+
+
+def overview_of(run: RunFolder) -> list[str]:
+    """Return what was done and how well the model discriminates inside and outside."""
+    return [sentence for sentence in (_what_was_done(run), _discrimination(run)) if sentence]
+
+
+def by_site(run: RunFolder) -> list[tuple[SiteEvaluation, list[str]]]:
+    """Return (site, its sentences) of the held-out sites: the weakest of many; of all sites where none is."""
     sites = run.of_role("held-out") or list(run.sites.values())
-    for site in _weakest_first(sites)[:MOST_SITES_TOLD] if len(sites) > MOST_SITES_TOLD else sites:
-        told += _at_site(site)
-    return [sentence for sentence in told if sentence]
+    chosen = _weakest_first(sites)[:MOST_SITES_TOLD] if len(sites) > MOST_SITES_TOLD else sites
+    return [(site, _at_site(site)) for site in chosen]
 
 
 def _what_was_done(run: RunFolder) -> str:
     trained, held_out = run.of_role("train"), run.of_role("held-out")
     lesions = sum(split.lesions for site in trained for split in site.splits.values())
     rounds = int(run.state.get("round") or len(run.state.get("history") or []))
-    apart = f"; {plural(len(held_out), 'site')} never trained and tested it" if held_out else ""
+    apart = f"; {plural(len(held_out), 'further site')} only tested it" if held_out else ""
     return (
         f"{plural(len(trained), 'site')} with {plural(lesions, 'lesion')} trained one model in "
         f"{plural(rounds, 'round')} without pooling their images{apart}."
@@ -58,7 +67,8 @@ def _discrimination(run: RunFolder) -> str:
     outside = [(name, auc) for name, auc in outside if known(auc.value)]
     if not known(internal.value):
         return ""
-    inside = f"Malignant and benign lesions are told apart with an AUC of {_with_interval(internal)} at training sites"
+    told = "Malignant and benign lesions are told apart with an AUC of"
+    inside = f"{told} {_with_interval(internal)} at training sites"
     if not outside:
         return f"{inside}."
     if len(outside) > MOST_SITES_TOLD:
@@ -86,13 +96,13 @@ def _at_site(site: SiteEvaluation) -> list[str]:
         reason = why_missing(before, "sensitivity")
         return [f"At {site.site} sensitivity cannot be told ({reason}); {promise(site.certificate)}."]
     told = (
-        f"At {site.site} the federation's threshold found {percent(metric(before, 'sensitivity').value)} of malignant "
-        f"lesions{_in_brackets(before)}{_spared(before, 'left')}."
+        f"At {site.site} the federation’s threshold found {percent(metric(before, 'sensitivity').value)} "
+        f"of malignant lesions{_in_brackets(before)}{_spared(before, 'left')}."
     )
-    if after is None or site.site_point.threshold == site.federation_point.threshold:
+    if after is None or same_threshold(site):
         return [told, f"It stays in force there: {promise(site.certificate)}."]
     recalibrated = (
-        f"The threshold set on the site's own lesions finds {percent(metric(after, 'sensitivity').value)}"
+        f"The threshold set on the site’s own lesions finds {percent(metric(after, 'sensitivity').value)}"
         f"{_in_brackets(after)}{_spared(after, 'leaves')}; {promise(site.certificate)}."
     )
     return [told, recalibrated]

@@ -54,7 +54,8 @@ def _site_row(site: SiteEvaluation) -> SiteRow:
 def discrimination_of(site: SiteEvaluation) -> Performance | None:
     """Return the numbers that say how well the model discriminates at a site, by lesion.
 
-    A held-out site is told by all its lesions, for the model has seen none of them; a training site by its test split.
+    A held-out site is told by all its lesions, for the model has seen none of them; a training site by its
+    test split.
     """
     return at_lesion_level(site.whole_site) or at_lesion_level(site.before)
 
@@ -68,21 +69,41 @@ class ThresholdRow:
     performance: Performance | None
     found: tuple[int, int]
     spared: tuple[int, int]
+    changed: bool
+    """Whether it differs from the federation's operating point."""
 
 
 def threshold_rows(site: SiteEvaluation) -> list[ThresholdRow]:
     """Return the site at the federation's operating point, then at its own, on the same test split."""
     pairs = (
         ("Federation’s threshold", site.federation_point, site.before),
-        ("Site’s own threshold", site.site_point, site.after),
+        (_own_label(site), site.site_point, site.after),
     )
     rows = []
     for label, point, by_unit in pairs:
         performance = at_lesion_level(by_unit)
         found = detected(performance) if performance else (0, 0)
         left = spared(performance) if performance else (0, 0)
-        rows.append(ThresholdRow(label, point, performance, found, left))
+        changed = not (same_threshold(site) and same_map(site)) and point is site.site_point
+        rows.append(ThresholdRow(label, point, performance, found, left, changed))
     return rows
+
+
+def same_map(site: SiteEvaluation) -> bool:
+    """Return whether a site kept the federation's calibration map: its probabilities do not change."""
+    before, after = site.federation_point, site.site_point
+    return (before.slope, before.intercept) == (after.slope, after.intercept)
+
+
+def same_threshold(site: SiteEvaluation) -> bool:
+    """Return whether a site kept the federation's threshold: its decisions do not change."""
+    return site.site_point.threshold == site.federation_point.threshold
+
+
+def _own_label(site: SiteEvaluation) -> str:
+    if not same_threshold(site):
+        return "Site’s own threshold"
+    return "Nothing recalibrated" if same_map(site) else "Recalibrated, threshold kept"
 
 
 @dataclass(frozen=True)
