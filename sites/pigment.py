@@ -17,9 +17,9 @@ Mask = NDArray[np.bool_]
 Colour = tuple[float, float, float]
 
 # Per unit of density, for red, green and blue: a choice, fitted by eye and by mean colours to HAM10000's lesions.
-MELANIN_ABSORBANCE: Final = np.array([1.0, 1.72, 2.35], np.float32)
+MELANIN_ABSORBANCE: Final = np.array([1.0, 1.70, 2.08], np.float32)
 BLOOD_ABSORBANCE: Final = np.array([0.20, 1.0, 0.84], np.float32)
-DERMIS: Final = np.array([0.90, 0.80, 0.86], np.float32)
+DERMIS: Final = np.array([0.92, 0.81, 0.86], np.float32)
 
 _OVERSAMPLING = 2
 

@@ -19,7 +19,7 @@ def paint(canvas: Canvas, rng: np.random.Generator, skin_type: str, age: float) 
     )
     tone = TONE[skin_type] * float(np.exp(rng.normal(0, 0.25)))
     # Young skin is pinker; elastosis makes old skin paler and sallow.
-    pink = float(np.clip(rng.gamma(3.0, 0.055) * (1.2 - 0.5 * min(damage, 1.0)), 0.02, 0.55))
+    pink = float(np.clip(rng.gamma(3.0, 0.055) * (1.25 - 0.95 * min(damage, 1.0)), 0.02, 0.55))
     mottle = 0.008 + 0.025 * damage * rng.random()
     canvas.melanin += tone + 0.03 * rng.random() * noise(rng, side, 90 * scale)
     canvas.melanin += mottle * noise(rng, side, 9 * scale)
