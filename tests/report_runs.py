@@ -76,7 +76,9 @@ def write_run(folder: Path, *, simulated: bool = False, min_cell: int = 0) -> Pa
     generator = np.random.default_rng(7)
     for part in ("rounds", "evaluation", "gallery"):
         (folder / part).mkdir(parents=True)
-    (folder / "config.yaml").write_text(yaml.safe_dump(_config(simulated), sort_keys=False), encoding="utf-8")
+    (folder / "config.yaml").write_text(
+        yaml.safe_dump(_config(simulated, min_cell), sort_keys=False), encoding="utf-8"
+    )
     (folder / "environment.json").write_text(json.dumps(_environment()))
     (folder / "audit.json").write_text(json.dumps(_audit(splits)))
     (folder / "rounds" / "state.json").write_text(json.dumps(_state(splits)))
@@ -247,7 +249,7 @@ def _audit(splits: Splits) -> dict[str, Any]:
     }
 
 
-def _config(simulated: bool) -> dict[str, Any]:
+def _config(simulated: bool, min_cell: int) -> dict[str, Any]:
     device = {
         "channel_gains": [1.06, 0.97, 0.93],
         "gain_jitter": [0.05, 0.035, 0.055],
@@ -281,6 +283,7 @@ def _config(simulated: bool) -> dict[str, Any]:
                 "source": "simulated" if simulated else "ham10000",
                 "role": role,
                 "ak_policy": "exclude",
+                "min_cell": min_cell,
                 "acquisition": device if simulated else None,
             }
             for name, (role, *_) in CENTRES.items()

@@ -15,7 +15,7 @@ from fedderm.report import build_report, site_table, summary_sentences
 from fedderm.report.figures import spread
 from fedderm.report.folder import read_run
 from fedderm.report.formats import detected, duration, interval, size, spared, why_missing
-from fedderm.report.sections import contact_sheet
+from fedderm.report.sections import contact_sheet, site_cards
 from fedderm.report.sentences import promise
 from fedderm.report.tables import discrimination_rows, threshold_rows
 
@@ -158,6 +158,14 @@ def test_small_cells_stay_hidden(tmp_path: Path) -> None:
     assert (
         "vidir_molemax: nothing to show: the split is empty, or smaller than the site's minimum cell" in text
     )
+    assert "vidir_molemax: 0 lesions" not in text
+    cards = {card.evaluation.site: card for card in site_cards(read_run(folder))}
+    assert (
+        cards["vidir_molemax"].cell(cards["vidir_molemax"].evaluation.splits["test"].positive_lesions)
+        == "under 10"
+    )
+    assert cards["vidir_molemax"].prevalence is None
+    assert cards["UDA1"].prevalence is not None
     assert any("95\N{NO-BREAK SPACE}% CI" in sentence for sentence in summary_sentences(folder))
 
 

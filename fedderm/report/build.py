@@ -26,6 +26,13 @@ METRIC_NAMES = {
 }
 
 
+CALIBRATION_NAMES = {
+    "identity": "logits as they are",
+    "temperature": "temperature scaling",
+    "platt": "Platt scaling",
+}
+
+
 def write_report(run_dir: Path) -> Path:
     """Return the path of the report, written whole or not at all.
 
@@ -98,6 +105,7 @@ def _content(run: RunFolder) -> dict[str, Any]:
         "audit": sections.audit_of(run),
         "metric_names": METRIC_NAMES,
         "classes": CLASSES,
+        "calibration_names": CALIBRATION_NAMES,
         "bootstrap": evaluation.get("bootstrap"),
         "environment": run.environment,
         "missing_notes": missing_notes(run),

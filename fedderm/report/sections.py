@@ -10,7 +10,7 @@ from PIL import Image
 
 from fedderm.evaluation.documents import SiteEvaluation, SplitSize
 from fedderm.report.folder import RunFolder
-from fedderm.report.formats import plain
+from fedderm.report.formats import count, plain
 from sites.diagnoses import DIAGNOSES, class_index
 
 SHEETS_BUDGET = 1_600_000
@@ -26,9 +26,6 @@ class SiteCard:
     """What one site holds."""
 
     evaluation: SiteEvaluation
-    total: SplitSize
-    prevalence: float | None
-    """Malignant lesions by lesions, all splits; None for an empty site."""
     diagnoses: list[tuple[str, str, int, bool, float]]
     """(canonical name, plain name, images, malignant, share of the site's images), most frequent first."""
     device: list[tuple[str, str]]
@@ -36,6 +33,32 @@ class SiteCard:
     sheet: str | None
     """The contact sheet as a data URI."""
     sheet_size: tuple[int, int] | None
+    min_cell: int
+
+    def cell(self, number: int) -> str:
+        """Return a count; a zero of a site with a minimum cell size may be hidden, and says so."""
+        return f"under {self.min_cell}" if number == 0 and self.min_cell > 1 else count(number)
+
+    def sum_of(self, name: str) -> str:
+        """Return a count over all splits; "at least" it where a split may hide its part."""
+        parts = [getattr(split, name) for split in self.shown_splits.values()]
+        hidden = self.min_cell > 1 and 0 in parts and any(parts)
+        return f"at least {count(sum(parts))}" if hidden else self.cell(sum(parts))
+
+    @property
+    def shown_splits(self) -> dict[str, SplitSize]:
+        """The splits by name; without the training split that a held-out site never has."""
+        splits = self.evaluation.splits
+        return {name: split for name, split in splits.items() if name != "train" or split.images}
+
+    @property
+    def prevalence(self) -> float | None:
+        """Malignant lesions by lesions, all splits; None without lesions and where a split may hide its part."""
+        splits = list(self.shown_splits.values())
+        positive, lesions = [split.positive_lesions for split in splits], [split.lesions for split in splits]
+        if not sum(lesions) or (self.min_cell > 1 and 0 in positive + lesions):
+            return None
+        return sum(positive) / sum(lesions)
 
 
 def site_cards(run: RunFolder) -> list[SiteCard]:
@@ -47,18 +70,15 @@ def site_cards(run: RunFolder) -> list[SiteCard]:
 
 def _card(run: RunFolder, site: SiteEvaluation, sheet: Path | None, budget: int) -> SiteCard:
     settings = run.settings_of(site.site)
-    fields = list(SplitSize.model_fields)
-    total = SplitSize(**{key: sum(getattr(split, key) for split in site.splits.values()) for key in fields})
     uri, dimensions = contact_sheet(sheet, budget) if sheet else (None, None)
     return SiteCard(
         evaluation=site,
-        total=total,
-        prevalence=total.positive_lesions / total.lesions if total.lesions else None,
         diagnoses=_diagnoses(site, settings.get("ak_policy", "exclude")),
         device=_device(settings.get("acquisition")),
         source=str(settings.get("source", "")),
         sheet=uri,
         sheet_size=dimensions,
+        min_cell=int(settings.get("min_cell") or 0),
     )
 
 
