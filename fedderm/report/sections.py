@@ -53,7 +53,7 @@ class SiteCard:
 
     @property
     def prevalence(self) -> float | None:
-        """Malignant lesions by lesions, all splits; None without lesions and where a split may hide its part."""
+        """Malignant lesions by lesions; None without lesions and where a split may hide its part."""
         splits = list(self.shown_splits.values())
         positive, lesions = [split.positive_lesions for split in splits], [split.lesions for split in splits]
         if not sum(lesions) or (self.min_cell > 1 and 0 in positive + lesions):
