@@ -1,8 +1,9 @@
 """How real are simulated centres? Triage AUC across the border between rendered and real images.
 
-Features of a frozen EfficientNet-Lite0 (ImageNet weights) and a logistic regression, trained on one world and
-tested on the other: simulated centres with six devices, and HAM10000's four sources. The generator was tuned on the
-*development* half of HAM10000's lesions (by hash of the lesion id); figures to quote come from the *final* half.
+Features of a frozen EfficientNet-Lite0 (ImageNet weights) and a logistic regression, trained on one world
+and tested on the other: simulated centres with six devices, and HAM10000's four sources. The generator was
+tuned on the *development* half of HAM10000's lesions (by hash of the lesion id); figures to quote come from
+the *final* half.
 
     python -m benchmarks.realism --data-root ../shared/data
 """
@@ -91,14 +92,16 @@ def _features(network: Backbone, squares: NDArray[np.uint8]) -> NDArray[np.float
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (network.mean, network.std))
     parts = []
     with torch.inference_mode():
-        for batch in torch.from_numpy(squares).split(64):
+        for start in range(0, len(squares), 64):
+            batch = torch.from_numpy(squares[start : start + 64])
             images = (batch.permute(0, 3, 1, 2).float() / 255 - mean) / std
             parts.append(network.network(images).numpy())
     return np.concatenate(parts)
 
 
 def fit(world: World) -> Pipeline:
-    """Return a strongly regularised logistic regression on standardised features (a choice; never tuned on a test)."""
+    """Return a strongly regularised logistic regression on standardised features (a choice; never tuned on
+    a test)."""
     model = make_pipeline(
         StandardScaler(), LogisticRegression(C=0.001, class_weight="balanced", max_iter=2000)
     )
@@ -106,7 +109,8 @@ def fit(world: World) -> Pipeline:
 
 
 def auc(model: Pipeline, world: World, resamples: int, seed: int) -> dict[str, float]:
-    """Return the triage AUC over images with its 95 % interval by bootstrap of lesions, stratified by class."""
+    """Return the triage AUC over images with its 95 % interval by bootstrap of lesions, stratified by
+    class."""
     scores = model.decision_function(world.features)
     rng = np.random.default_rng(seed)
     groups = {

@@ -1,7 +1,8 @@
 """The device through which a site's images are seen: colour, optics, sensor, file format and artefacts.
 
-Applies equally to rendered and to real images. The ranges that ``AcquisitionProfile.draw`` uses are a choice of ours,
-backed by what was measured between HAM10000's four sources and in ISIC 2018 (docs/simulated-centres.md).
+Applies equally to rendered and to real images. The ranges that ``AcquisitionProfile.draw`` uses are a
+choice of ours, backed by what was measured between HAM10000's four sources and in ISIC 2018
+(docs/simulated-centres.md).
 """
 
 import io
@@ -10,16 +11,14 @@ from typing import Annotated, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field, Strict, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from scipy.ndimage import gaussian_filter
 
 from sites import artefacts
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
-# A list from YAML is as good as a tuple, also where numbers and texts are told apart strictly.
-AnyList = Strict(False)
-Triple = Annotated[tuple[Positive, Positive, Positive], AnyList]
+Triple = tuple[Positive, Positive, Positive]
 Spread = Annotated[float, Field(ge=0, le=1)]
 Pixels = NDArray[np.uint8]
 
@@ -47,7 +46,7 @@ class AcquisitionProfile(BaseModel):
     device_seed: Annotated[int, Field(ge=0)] | None = None
     channel_gains: Triple = (1.0, 1.0, 1.0)
     """Factors of red, green and blue; the same in every image of the site."""
-    gain_jitter: Annotated[tuple[Spread, Spread, Spread], AnyList] = (0.0, 0.0, 0.0)
+    gain_jitter: tuple[Spread, Spread, Spread] = (0.0, 0.0, 0.0)
     """Standard deviation of the log gains from image to image."""
     gamma: Annotated[float, Field(ge=0.2, le=5)] = 1.0
     """Exponent of the intensities in 0..1; above 1 darkens."""
@@ -64,7 +63,7 @@ class AcquisitionProfile(BaseModel):
     """Standard deviation of the sensor's noise, of intensities in 0..1."""
     jpeg_quality: Annotated[int, Field(ge=1, le=100)] | None = None
     hair: Rate = 0.0
-    hair_strands: Annotated[tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]], AnyList] = (5, 40)
+    hair_strands: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] = (5, 40)
     """Fewest and most strands in an image that has hair."""
     ruler: Rate = 0.0
     bubbles: Rate = 0.0
@@ -78,7 +77,11 @@ class AcquisitionProfile(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _draw_device(cls, given: Any) -> Any:
-        seed = given.get("device_seed") if isinstance(given, dict) else None
+        if not isinstance(given, dict):
+            return given
+        # A list from YAML is as good as a tuple, also where numbers and texts are told apart strictly.
+        given = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
+        seed = given.get("device_seed")
         if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
             return given
         return {**_drawn(seed), **given}
@@ -93,9 +96,10 @@ class AcquisitionProfile(BaseModel):
 def apply(image: Pixels, profile: AcquisitionProfile, rng: np.random.Generator, malignant: bool) -> Pixels:
     """Return ``image`` ``(H, W, 3)`` as the profile's device would have recorded it, same shape.
 
-    Light passes in its own order: framing, what lies on the skin, the circular field, lens, exposure, sensor,
-    file. Each step has its own random stream, so that changing one setting does not reshuffle another. ``malignant`` only
-    matters where an artefact's rate depends on the label. Raises ValueError for anything but RGB uint8.
+    Light passes in its own order: framing, what lies on the skin, the circular field, lens, exposure,
+    sensor, file. Each step has its own random stream, so that changing one setting does not reshuffle
+    another. ``malignant`` only matters where an artefact's rate depends on the label. Raises ValueError for
+    anything but RGB uint8.
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ValueError(f"an RGB image (H, W, 3) of uint8 is needed, not {image.shape} of {image.dtype}")

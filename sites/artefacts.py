@@ -1,7 +1,8 @@
 """What lies between a lens and a lesion: hair, ruler, gel bubbles, ink, a circular field, framing.
 
-Images are ``(H, W, 3)`` floats in 0..1; sizes are fractions of the shorter side, so that an artefact looks the same at every
-resolution. Every function returns a new image and draws only from the generator it is given.
+Images are ``(H, W, 3)`` floats in 0..1; sizes are fractions of the shorter side, so that an artefact looks
+the same at every resolution. Every function returns a new image and draws only from the generator it is
+given.
 """
 
 import numpy as np
@@ -16,7 +17,8 @@ _OVERSAMPLING = 2
 
 
 def zoomed(image: NDArray[np.uint8], factor: float) -> NDArray[np.uint8]:
-    """Return ``image`` magnified about its centre, same shape; below 1 the frame is filled with mirrored skin."""
+    """Return ``image`` magnified about its centre, same shape; below 1 the frame is filled with mirrored
+    skin."""
     if factor == 1:
         return image
     height, width = image.shape[:2]

@@ -20,8 +20,8 @@ Weight = Annotated[float, Field(ge=0)]
 class CaseMix(BaseModel):
     """Who comes to a clinic, and with what.
 
-    For a simulated centre it drives generation. From a real table, ``apply_case_mix`` keeps a part of the lesions, so only
-    ``prevalence`` and ``diagnoses`` can be asked of one.
+    For a simulated centre it drives generation. From a real table, ``apply_case_mix`` keeps a part of the
+    lesions, so only ``prevalence`` and ``diagnoses`` can be asked of one.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -29,8 +29,8 @@ class CaseMix(BaseModel):
     prevalence: Fraction | None = None
     """Malignant fraction of lesions. Indeterminate ones (AK) count on neither side."""
     diagnoses: dict[str, Weight] | None = None
-    """Relative weights of diagnoses; one that is not named does not occur. With ``prevalence``, the weights only
-    say the proportions within the malignant and within the benign."""
+    """Relative weights of diagnoses; one that is not named does not occur. With ``prevalence``, the weights
+    only say the proportions within the malignant and within the benign."""
     age_mean: Annotated[float, Field(ge=0, le=120)] | None = None
     """Years; simulated centres only."""
     age_sd: Annotated[float, Field(ge=0, le=60)] | None = None
@@ -76,8 +76,9 @@ def is_malignant(diagnosis: str) -> bool | None:
 def diagnosis_fractions(weights: dict[str, float], prevalence: float | None) -> dict[str, float]:
     """Return the fraction of lesions of each diagnosis, summing to 1, for relative ``weights``.
 
-    With a prevalence, the malignant weights are scaled against the benign ones so that it holds; indeterminate diagnoses keep
-    their share of the whole. Raises ValueError where no weights can give the prevalence.
+    With a prevalence, the malignant weights are scaled against the benign ones so that it holds;
+    indeterminate diagnoses keep their share of the whole. Raises ValueError where no weights can give the
+    prevalence.
     """
     total = sum(weights.values())
     fractions = {d: w / total for d, w in weights.items() if w > 0}
@@ -109,9 +110,10 @@ def apportion(fractions: dict[str, float], total: int) -> dict[str, int]:
 def apply_case_mix(table: pd.DataFrame, case_mix: CaseMix, seed: int) -> pd.DataFrame:
     """Return the rows of ``table`` whose lesions are kept so that ``case_mix`` holds, in the table's order.
 
-    The largest sub-sample in these proportions is kept; no lesion is ever repeated. The choice depends on the seed and the
-    lesion ids, not on the rows' order. Without prevalence and diagnoses the table comes back unchanged. Raises SiteError
-    where the table has no lesion of a kind that is asked for, or where patients' attributes are asked of real lesions.
+    The largest sub-sample in these proportions is kept; no lesion is ever repeated. The choice depends on
+    the seed and the lesion ids, not on the rows' order. Without prevalence and diagnoses the table comes
+    back unchanged. Raises SiteError where the table has no lesion of a kind that is asked for, or where
+    patients' attributes are asked of real lesions.
     """
     _refuse_demographics(case_mix)
     if case_mix.prevalence is None and case_mix.diagnoses is None:
@@ -123,7 +125,8 @@ def apply_case_mix(table: pd.DataFrame, case_mix: CaseMix, seed: int) -> pd.Data
     kept: set[str] = set()
     for diagnosis in sorted(available):
         ids = lesions.index[lesions == diagnosis].to_numpy()
-        # Drawn for every diagnosis, also those kept whole or dropped, so that one quota does not reshuffle another.
+        # Drawn for every diagnosis, also those kept whole or dropped, so that one quota does not reshuffle
+        # another.
         kept.update(rng.permutation(ids)[: wanted.get(diagnosis, 0)])
     return table[table["lesion_id"].isin(kept)]
 
@@ -148,7 +151,7 @@ def _quotas(available: dict[str, int], case_mix: CaseMix) -> dict[str, int]:
     empty = sorted(d for d, n in quotas.items() if n == 0)
     if case_mix.diagnoses is not None and empty:
         raise SiteError(
-            f"case_mix leaves no lesion of {', '.join(empty)}: the rarest diagnosis allows {total} lesions in all; "
+            f"case_mix leaves no lesion of {', '.join(empty)}: the rarest diagnosis allows {total} in all; "
             f"give {', '.join(empty)} a larger weight or drop it"
         )
     _refuse_one_sided(quotas, case_mix.prevalence, available)
@@ -161,8 +164,9 @@ def _refuse_one_sided(quotas: dict[str, int], prevalence: float | None, availabl
     for side, share in ((True, prevalence), (False, 1 - prevalence)):
         if share > 0 and not any(n for d, n in quotas.items() if is_malignant(d) is side):
             raise SiteError(
-                f"case_mix.prevalence {prevalence:g} cannot be reached with {sum(available.values())} lesions: it "
-                f"would leave no {'malignant' if side else 'benign'} lesion; move it towards the table's own prevalence"
+                f"case_mix.prevalence {prevalence:g} cannot be reached with {sum(available.values())} lesions: "
+                f"it would leave no {'malignant' if side else 'benign'} lesion; "
+                "move it towards the table's own prevalence"
             )
 
 

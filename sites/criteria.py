@@ -1,8 +1,9 @@
 """Which dermoscopic criteria a lesion of each diagnosis shows, and how often.
 
-The criteria are those of the literature (Argenziano et al. 2003 for melanocytic lesions, Menzies et al. 2000 for BCC, Zalaudek
-et al. 2012 for AK and SCC, Braun et al. 2002 for seborrhoeic keratosis). **The frequencies are a choice of ours**: nobody
-publishes them as one table. They overlap on purpose, as in life: an early melanoma looks like a nevus.
+The criteria are those of the literature (Argenziano et al. 2003 for melanocytic lesions, Menzies et al.
+2000 for BCC, Zalaudek et al. 2012 for AK and SCC, Braun et al. 2002 for seborrhoeic keratosis). **The
+frequencies are a choice of ours**: nobody publishes them as one table. They overlap on purpose, as in life:
+an early melanoma looks like a nevus.
 """
 
 from dataclasses import dataclass
@@ -15,8 +16,8 @@ Range = tuple[float, float]
 class Criteria:
     """How lesions of one diagnosis look; a pair (low, high) is the value at ``atypia`` 0 and at ``atypia`` 1.
 
-    ``atypia`` is drawn from a beta distribution for each lesion: how far it shows what is typical of malignant growth in
-    a melanocytic lesion, and how florid it is in the others.
+    ``atypia`` is drawn from a beta distribution for each lesion: how far it shows what is typical of
+    malignant growth in a melanocytic lesion, and how florid it is in the others.
     """
 
     atypia: Range

@@ -30,7 +30,8 @@ class Frame:
 
     @classmethod
     def draw(cls, side: int, size: int, rng: np.random.Generator, first: bool) -> Self:
-        """Return a window ``size`` high on a canvas of ``side`` pixels; later ones wander more than the first."""
+        """Return a window ``size`` high on a canvas of ``side`` pixels; later ones wander more than the
+        first."""
         height, width = size, round(size * ASPECT)
         enlarged = max(0.75, math.exp(rng.normal(0, 0.10 if first else 0.20)))
         angle = rng.uniform(0, 2 * np.pi) if first else rng.normal(0, 0.5)
@@ -57,7 +58,8 @@ class Frame:
 
 
 def lit(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Return ``image`` under a dermatoscope's light: focus, brightness, white balance, a slight gradient, grain."""
+    """Return ``image`` under a dermatoscope's light: focus, brightness, white balance, a slight gradient,
+    grain."""
     height, width = image.shape[:2]
     focus = ImageFilter.GaussianBlur(rng.uniform(0.3, 1.0) * height / 160)
     image = np.asarray(Image.fromarray(image).filter(focus))

@@ -1,7 +1,7 @@
 """A procedural generator of dermoscopic images: skin, a lesion on it, and how it is framed.
 
-Everything about a lesion is painted once, on a canvas larger than a frame; several images of one lesion are frames of the same canvas
-that differ in zoom, rotation, shift and light, as follow-up photographs do.
+Everything about a lesion is painted once, on a canvas larger than a frame; several images of one lesion are
+frames of the same canvas that differ in zoom, rotation, shift and light, as follow-up photographs do.
 """
 
 import math
@@ -76,9 +76,10 @@ def render_views(
 ) -> list[RenderedLesion]:
     """Return ``views`` images of one new lesion, differently framed.
 
-    ``age`` (years; the diagnosis's usual age where None) decides the skin's sun damage. Without ``masks``, which cost
-    time, the pattern masks are left out; the images are the same. The same generator state gives the
-    same images. Raises ValueError for a diagnosis or skin type that is not known, or an image smaller than 32 pixels.
+    ``age`` (years; the diagnosis's usual age where None) decides the skin's sun damage. Without ``masks``,
+    which cost time, the pattern masks are left out; the images are the same. The same generator state gives
+    the same images. Raises ValueError for a diagnosis or skin type that is not known, or an image smaller
+    than 32 pixels.
     """
     if diagnosis not in CRITERIA:
         raise ValueError(f"no generator for diagnosis {diagnosis!r}; there are {', '.join(CRITERIA)}")
@@ -145,7 +146,7 @@ def _outline(x: Plane, y: Plane, roughness: float, rng: np.random.Generator) -> 
     radii = np.exp((amplitudes[:, None] * np.cos(orders[:, None] * angles + phases[:, None])).sum(0))
     # Looked up to the nearest degree: interpolating costs three times more and shows nothing.
     degrees = np.rint((np.arctan2(across, along) + np.pi) * (180 / np.pi)).astype(np.intp)
-    return np.hypot(along, across) / radii.astype(np.float32)[degrees]
+    return np.asarray(np.hypot(along, across) / radii[degrees], np.float32)
 
 
 def _paint_body(canvas: Canvas, criteria: Criteria, atypia: float, rng: np.random.Generator) -> None:

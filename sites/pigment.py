@@ -1,7 +1,8 @@
 """Layers of skin and the light that comes back from them: the canvas that the generator paints on.
 
-Melanin and blood absorb (Beer-Lambert: ``exp(-density * absorbance)`` for red, green and blue); what scatters or covers (keratin, scars,
-crusts, pigment so deep that it looks blue) is laid over with an opacity.
+Melanin and blood absorb (Beer-Lambert: ``exp(-density * absorbance)`` for red, green and blue); what
+scatters or covers (keratin, scars, crusts, pigment so deep that it looks blue) is laid over with an
+opacity.
 """
 
 import math
@@ -16,7 +17,8 @@ Plane = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 Colour = tuple[float, float, float]
 
-# Per unit of density, for red, green and blue: a choice, fitted by eye and by mean colours to HAM10000's lesions.
+# Per unit of density, for red, green and blue: a choice, fitted by eye and by mean colours to HAM10000's
+# lesions.
 MELANIN_ABSORBANCE: Final = np.array([1.0, 1.70, 2.08], np.float32)
 BLOOD_ABSORBANCE: Final = np.array([0.20, 1.0, 0.84], np.float32)
 DERMIS: Final = np.array([0.92, 0.81, 0.86], np.float32)
@@ -28,9 +30,9 @@ _OVERSAMPLING = 2
 class Canvas:
     """A square piece of skin, ``side`` pixels, with a lesion of mean radius ``unit`` pixels in its middle.
 
-    ``x`` and ``y`` are lesion coordinates (1 is the mean radius), ``level`` is 0 in the lesion's middle, 1 at its border and more
-    outside. ``melanin`` and ``blood`` are densities, ``covers`` are (opacity, colour) from the lowest up; ``patterns``
-    says where each structure was painted.
+    ``x`` and ``y`` are lesion coordinates (1 is the mean radius), ``level`` is 0 in the lesion's middle, 1
+    at its border and more outside. ``melanin`` and ``blood`` are densities, ``covers`` are (opacity,
+    colour) from the lowest up; ``patterns`` says where each structure was painted.
     """
 
     side: int
@@ -113,7 +115,8 @@ class Stencil:
 
 
 def noise(rng: np.random.Generator, side: int, wavelength: float) -> Plane:
-    """Return smooth noise ``(side, side)``, mean 0 and standard deviation about 1, lumps ``wavelength`` pixels apart."""
+    """Return smooth noise ``(side, side)``, mean 0 and standard deviation about 1, lumps ``wavelength``
+    pixels apart."""
     cells = max(4, math.ceil(side / wavelength) + 1)
     grid = rng.standard_normal((cells, cells), dtype=np.float32)
     smooth = Image.fromarray(grid).resize((side, side), Image.Resampling.BICUBIC)

@@ -1,7 +1,8 @@
 """Rendering planned lesions into a folder, in this process or in several.
 
-Workers are plain ``python -m sites.rendering`` processes: unlike a pool they neither re-run the caller's main module nor
-inherit the threads of Ray or torch. Each lesion has its own random stream, so the files do not depend on their number.
+Workers are plain ``python -m sites.rendering`` processes: unlike a pool they neither re-run the caller's
+main module nor inherit the threads of Ray or torch. Each lesion has its own random stream, so the files do
+not depend on their number.
 """
 
 import json
@@ -51,7 +52,8 @@ def render_all(
 ) -> None:
     """Write every planned image to ``folder/images`` and, with ``masks``, its truth to ``folder/masks``.
 
-    ``progress`` is called with the number of lesions finished so far. Raises OSError where a file cannot be written.
+    ``progress`` is called with the number of lesions finished so far. Raises OSError where a file cannot be
+    written.
     """
     (folder / "images").mkdir(parents=True, exist_ok=True)
     if masks:

@@ -1,8 +1,8 @@
 """A simulated clinical centre: patients with lesions, rendered instead of photographed.
 
-Holds: procedurally generated dermoscopic images of all eight diagnoses, with age, sex, body site and skin type; optionally the masks of
-each lesion and of each dermoscopic structure. Licence: the project's own. Get it: nothing to get. How real it is has been
-measured in docs/simulated-centres.md.
+Holds: procedurally generated dermoscopic images of all eight diagnoses, with age, sex, body site and skin
+type; optionally the masks of each lesion and of each dermoscopic structure. Licence: the project's own. Get
+it: nothing to get. How real it is has been measured in docs/simulated-centres.md.
 """
 
 import hashlib
@@ -36,7 +36,8 @@ DIAGNOSES: Final = {
     "df": 0.03,
     "vasc": 0.03,
 }
-"""Relative frequencies where the config names none: a referral clinic's, prevalence about one third (a choice)."""
+"""Relative frequencies where the config names none: a referral clinic's, prevalence about one third (a
+choice)."""
 SKIN_TYPE_WEIGHTS: Final = {"I": 0.20, "II": 0.50, "III": 0.22, "IV": 0.06, "V": 0.015, "VI": 0.005}
 """A Central European clinic's, like HAM10000's (a choice)."""
 MAX_VIEWS: Final = 6
@@ -60,12 +61,13 @@ _GENERATOR: Final = (
 _PLANNED: Final = [planned.name for planned in fields(PlannedLesion)]
 
 progress: Callable[[str, int, int], None] | None = None
-"""Called with (site, lesions finished, lesions in all) while a centre is rendered, if someone wants to show it."""
+"""Called with (site, lesions finished, lesions in all) while a centre is rendered, if someone wants to show
+it."""
 
 
 class SimulatedSite(SiteSettings):
-    """A centre that exists only as settings. Its case mix drives generation; its acquisition profile is applied later,
-    when pixels are cached, as it would be to real images."""
+    """A centre that exists only as settings. Its case mix drives generation; its acquisition profile is
+    applied later, when pixels are cached, as it would be to real images."""
 
     source: Literal["simulated"]
     lesions: Annotated[int, Field(ge=1, le=100_000)] = 300
@@ -82,16 +84,17 @@ class SimulatedSite(SiteSettings):
         unknown = sorted(d for d, w in weights.items() if w > 0 and d not in CRITERIA)
         if unknown:
             raise ValueError(
-                f"case_mix.diagnoses: {', '.join(unknown)} cannot be rendered; choose from {', '.join(CRITERIA)}"
+                f"case_mix.diagnoses: {', '.join(unknown)} cannot be rendered; "
+                f"choose from {', '.join(CRITERIA)}"
             )
         return self
 
-    def read(self, data_root: Path | None, work_dir: Path, seed: int) -> pd.DataFrame:
+    def read(self, data_root: Path | None, work_dir: Path, seed: int) -> pd.DataFrame:  # noqa: ARG002
         """Return the centre's raw table, rendering it into ``work_dir/simulated`` the first time.
 
-        The same settings and seed give the same bytes. Building happens in a temporary folder that is renamed into place under
-        a lock, so a second builder waits and a killed one leaves nothing that counts. ``data_root`` is not used. Raises
-        SiteError where the folder cannot be written.
+        The same settings and seed give the same bytes. Building happens in a temporary folder that is
+        renamed into place under a lock, so a second builder waits and a killed one leaves nothing that
+        counts. ``data_root`` is not used. Raises SiteError where the folder cannot be written.
         """
         folder = work_dir / "simulated" / self._key(seed)
         try:
@@ -103,14 +106,15 @@ class SimulatedSite(SiteSettings):
             table = pd.read_csv(folder / "metadata.csv", dtype={"skin_type": str})
         except OSError as error:
             raise SiteError(
-                f"site {self.name}: rendering the simulated centre into {folder.parent} failed ({error}); make sure "
-                "the folder can be written and has free space"
+                f"site {self.name}: rendering the simulated centre into {folder.parent} failed ({error}); "
+                "make sure the folder can be written and has free space"
             ) from error
         table["path"] = [str(folder / "images" / f"{name}.jpg") for name in table["image_id"]]
         return table
 
     def _key(self, seed: int) -> str:
-        """Return a folder name that changes with every setting, and every line of code, that changes a byte."""
+        """Return a folder name that changes with every setting, and every line of code, that changes a
+        byte."""
         mix = self.case_mix.model_dump() if self.case_mix else None
         what = [self.name, seed, self.lesions, self.images_per_lesion, self.render_size, self.masks, mix]
         digest = hashlib.sha256(json.dumps([*what, self.ak_policy], sort_keys=True).encode())
@@ -196,7 +200,8 @@ def _fractions(site: SimulatedSite, mix: CaseMix) -> dict[str, float]:
 def _ages(
     diagnoses: np.ndarray, fractions: dict[str, float], mix: CaseMix, rng: np.random.Generator
 ) -> np.ndarray:
-    """Return ages in steps of five years, as the archives give them: older for BCC than for nevi, whatever the mean."""
+    """Return ages in steps of five years, as the archives give them: older for BCC than for nevi, whatever
+    the mean."""
     usual = np.array([CRITERIA[d].age for d in diagnoses])
     drawn = rng.normal(usual[:, 0], usual[:, 1])
     mean = sum(f * CRITERIA[d].age[0] for d, f in fractions.items())
@@ -213,7 +218,8 @@ def _sexes(
 ) -> np.ndarray:
     usual = np.array([CRITERIA[d].male for d in diagnoses])
     if mix.male is not None:
-        # Diagnoses keep their differences as far as the asked fraction leaves room: 0 and 1 mean none and all.
+        # Diagnoses keep their differences as far as the asked fraction leaves room: 0 and 1 mean none and
+        # all.
         room = 4 * mix.male * (1 - mix.male)
         usual = mix.male + room * (usual - sum(f * CRITERIA[d].male for d, f in fractions.items()))
     return np.where(rng.random(len(diagnoses)) < np.clip(usual, 0, 1), "male", "female")

@@ -12,7 +12,8 @@ TONE: Final = {"I": 0.03, "II": 0.09, "III": 0.18, "IV": 0.34, "V": 0.58, "VI": 
 
 
 def paint(canvas: Canvas, rng: np.random.Generator, skin_type: str, age: float) -> None:
-    """Paint the skin that everything else lies on. Sun damage grows with ``age`` (years) and with pale skin."""
+    """Paint the skin that everything else lies on. Sun damage grows with ``age`` (years) and with pale
+    skin."""
     side, scale = canvas.side, canvas.scale
     damage = float(np.clip((age - 35) / 40 + rng.normal(0, 0.35), 0, 1.3)) * (
         1.0 if skin_type in ("I", "II") else 0.5

@@ -1,7 +1,8 @@
-"""Dermoscopic structures of pigment, painted on a canvas: network, globules, streaks, veil, regression, nests, leaves.
+"""Dermoscopic structures of pigment, painted on a canvas: network, globules, streaks, veil, regression,
+nests, leaves.
 
-Terms and looks after Kittler et al., "Standardization of terminology in dermoscopy", J Am Acad Dermatol 2016. Each
-function paints one structure and records where it lies.
+Terms and looks after Kittler et al., "Standardization of terminology in dermoscopy", J Am Acad Dermatol
+2016. Each function paints one structure and records where it lies.
 """
 
 from collections.abc import Iterator
@@ -71,7 +72,8 @@ def network(canvas: Canvas, rng: np.random.Generator, atypia: float) -> None:
 
 
 def globules(canvas: Canvas, rng: np.random.Generator, atypia: float) -> None:
-    """Round brown dots and globules: even in size and spread, or (``atypia``) of all sizes, crowded to one side."""
+    """Round brown dots and globules: even in size and spread, or (``atypia``) of all sizes, crowded to one
+    side."""
     spots = Stencil(canvas.side)
     centre = off_centre(rng, 0.5 * atypia)
     for x, y in scattered(canvas, rng, int(rng.integers(18, 60)), 0.97, centre):

@@ -1,7 +1,7 @@
 """Dermoscopic structures of vessels and of the skin's surface: keratin, scale, ulcers, scars.
 
-Terms and looks after Kittler et al., J Am Acad Dermatol 2016, and, for keratinising tumours, Zalaudek et al., Br J Dermatol 2012.
-Each function paints one structure and records where it lies.
+Terms and looks after Kittler et al., J Am Acad Dermatol 2016, and, for keratinising tumours, Zalaudek et
+al., Br J Dermatol 2012. Each function paints one structure and records where it lies.
 """
 
 import numpy as np
@@ -110,7 +110,8 @@ def scale(canvas: Canvas, rng: np.random.Generator, _: float) -> None:
 
 
 def keratin_mass(canvas: Canvas, rng: np.random.Generator, _: float) -> None:
-    """A central plug of structureless yellow-white keratin, often with blood spots (well-differentiated SCC)."""
+    """A central plug of structureless yellow-white keratin, often with blood spots (well-differentiated
+    SCC)."""
     x, y = off_centre(rng, 0.12)
     distance = np.hypot(canvas.x - x, canvas.y - y) / rng.uniform(0.3, 0.6)
     amount = step(-(distance + 0.16 * noise(rng, canvas.side, 10 * canvas.scale)), -1.0, 0.7)
@@ -182,7 +183,7 @@ def fissures(canvas: Canvas, rng: np.random.Generator, _: float) -> None:
     canvas.melanin += np.float32(rng.uniform(0.08, 0.35)) * sulci
     gyri = np.clip(np.abs(ridge) - 0.7, 0, 1) * step(-canvas.level, -0.95, 0.15)
     canvas.cover(np.asarray(np.float32(rng.uniform(0.1, 0.4)) * gyri), (0.80, 0.76, 0.74))
-    canvas.record("fissures", sulci)
+    canvas.record("fissures", np.asarray(sulci, np.float32))
 
 
 def central_white_patch(canvas: Canvas, rng: np.random.Generator, _: float) -> None:

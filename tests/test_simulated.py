@@ -1,4 +1,5 @@
-"""The generator agrees with its own truth; a simulated centre is the same however and by whomever it is built."""
+"""The generator agrees with its own truth; a simulated centre is the same however and by whomever it is
+built."""
 
 import subprocess
 import sys
@@ -113,8 +114,8 @@ def test_a_centre_reads_as_a_lesion_table(tmp_path: Path) -> None:
     assert table["set_aside"].isna().all()
     assert all(Path(p).is_absolute() and Path(p).is_file() for p in table["path"])
     for column in ("patient_id", "diagnosis", "age", "sex", "skin_type"):
-        assert (table.groupby("lesion_id")[column].nunique() == 1).all()
-    assert (table.groupby("patient_id")["age"].nunique() == 1).all()
+        assert not table[["lesion_id", column]].drop_duplicates()["lesion_id"].duplicated().any()
+    assert not table[["patient_id", "age"]].drop_duplicates()["patient_id"].duplicated().any()
     assert table["lesion_id"].nunique() == 12
     mask = Path(table["path"][0]).parents[1] / "masks" / f"{table['image_id'][0]}_lesion.png"
     assert Image.open(mask).size == Image.open(table["path"][0]).size
@@ -131,6 +132,7 @@ def test_reading_twice_gives_the_same_bytes(tmp_path: Path) -> None:
     assert Path(other["path"][0]).read_bytes() != Path(first["path"][0]).read_bytes()
 
 
+@pytest.mark.slow
 def test_two_builders_at_once_agree_and_a_dead_one_leaves_nothing(tmp_path: Path) -> None:
     site = centre()
     unfinished = tmp_path / "simulated" / f".{site._key(1)}-dead"
@@ -150,6 +152,7 @@ def test_two_builders_at_once_agree_and_a_dead_one_leaves_nothing(tmp_path: Path
     assert len([p for p in (tmp_path / "simulated").iterdir() if p.is_dir()]) == 1
 
 
+@pytest.mark.slow
 def test_the_number_of_workers_does_not_change_a_byte(tmp_path: Path) -> None:
     lesions = [PlannedLesion(f"L{i}", (5, i), "nv", 40.0, "II", 1) for i in range(80)]
     finished: list[int] = []
