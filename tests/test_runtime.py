@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -40,27 +40,33 @@ def card(reply: Reply) -> ConfigRecord:
     return reply.message.content.config_records["card"]
 
 
-def ray_processes() -> list[str]:
-    """Return the command lines of Ray's processes under this one's session folders."""
+@pytest.fixture
+def short_temp(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Give Ray a folder of this test alone, with a path short enough for its sockets."""
+    with tempfile.TemporaryDirectory(prefix="fd", ignore_cleanup_errors=True) as folder:
+        monkeypatch.setenv("TMPDIR", folder)
+        monkeypatch.setattr(tempfile, "tempdir", None)
+        yield Path(folder)
+
+
+def ray_processes(folder: Path) -> list[str]:
+    """Return the command lines of Ray's processes that belong to sessions under ``folder``."""
     found = []
-    for folder in Path("/proc").glob("[0-9]*"):
+    for process in Path("/proc").glob("[0-9]*"):
         try:
-            line = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            line = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
         except OSError:
             continue
-        if "/fedderm-" in line and ("raylet" in line or "gcs_server" in line):
+        if f"{folder}/fedderm-" in line:
             found.append(line)
     return found
 
 
-def ray_folders() -> set[Path]:
-    return set(Path(tempfile.gettempdir()).glob("fedderm-*"))
-
-
 @pytest.mark.slow
-def test_a_simulation_trains_survives_a_killed_worker_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_simulation_trains_survives_a_killed_worker_and_leaves_nothing(
+    tmp_path: Path, short_temp: Path
+) -> None:
     """One start of Ray for all of it: starting costs more than everything asked here."""
-    before = ray_folders()
     seen: dict[str, object] = {}
 
     def main(grid: Grid, _: Context) -> None:
@@ -100,8 +106,8 @@ def test_a_simulation_trains_survives_a_killed_worker_and_leaves_nothing(tmp_pat
     assert seen["later"] == [[None] * 3] * 3, "no dead worker stays in the pool"
     # weights 10, 20, 30 and updates 1, 2, 3: (10 + 40 + 90) / 60
     np.testing.assert_allclose(seen["trained"], [7 / 3, 1 + 7 / 3], rtol=1e-6)
-    assert ray_folders() == before
-    assert ray_processes() == []
+    assert list(short_temp.iterdir()) == []
+    assert ray_processes(short_temp) == []
     assert "worker process died" in (tmp_path / "logs" / "flower.log").read_text()
     assert logging.getLogger("flwr").handlers, "the console's handler is back"
 
@@ -117,7 +123,7 @@ class OurError(Exception):
 
 
 @pytest.mark.slow
-def test_what_the_server_app_raises_is_raised_as_it_is(tmp_path: Path) -> None:
+def test_what_the_server_app_raises_is_raised_as_it_is(tmp_path: Path, short_temp: Path) -> None:
     server = ServerApp()
 
     @server.main()
@@ -126,7 +132,7 @@ def test_what_the_server_app_raises_is_raised_as_it_is(tmp_path: Path) -> None:
 
     with pytest.raises(OurError, match="no quorum"):
         simulate(server, client_app, 1, Resources(workers=1), tmp_path / "flower.log")
-    assert ray_processes() == []
+    assert ray_processes(short_temp) == []
 
 
 SCRIPT = """
@@ -196,9 +202,10 @@ def alive(pid: int) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("whole_group", [True, False])
-def test_ctrl_c_ends_a_busy_simulation_within_seconds(tmp_path: Path, whole_group: bool) -> None:
+def test_ctrl_c_ends_a_busy_simulation_within_seconds(
+    tmp_path: Path, short_temp: Path, whole_group: bool
+) -> None:
     """A terminal sends SIGINT to the whole process group; a supervisor to the process alone."""
-    before = ray_folders()
     process = busy_simulation(tmp_path)
     workers = [int(path.name.removeprefix("busy-")) for path in tmp_path.glob("busy-*")]
     asked = time.monotonic()
@@ -212,20 +219,21 @@ def test_ctrl_c_ends_a_busy_simulation_within_seconds(tmp_path: Path, whole_grou
     assert output.strip() == "INTERRUPTED", "one clean line: no traceback, no chatter"
     assert took < 15, f"{took:.1f} s; the sites would have been busy for 300 s"
     assert gone(workers, 5)
-    assert ray_processes() == []
-    assert ray_folders() == before
+    assert ray_processes(short_temp) == []
+    assert list(short_temp.iterdir()) == []
 
 
 @pytest.mark.slow
-def test_a_killed_simulation_takes_its_workers_along(tmp_path: Path) -> None:
+def test_a_killed_simulation_takes_its_workers_along(tmp_path: Path, short_temp: Path) -> None:
     process = busy_simulation(tmp_path)
     workers = [int(path.name.removeprefix("busy-")) for path in tmp_path.glob("busy-*")]
-    before = ray_folders()
     process.kill()
     process.communicate(timeout=60)
     assert gone(workers, 30)
-    for folder in before:  # nobody was left to remove it
-        subprocess.run(["rm", "-rf", str(folder)], check=True)
+    end = time.monotonic() + 30
+    while ray_processes(short_temp) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert ray_processes(short_temp) == []
 
 
 def test_gpus_without_a_gpu_are_refused_before_ray_starts(
