@@ -5,6 +5,8 @@ the same at every resolution. Every function returns a new image and draws only 
 given.
 """
 
+from typing import Literal
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
@@ -18,13 +20,15 @@ _OVERSAMPLING = 2
 
 def zoomed(image: NDArray[np.uint8], factor: float) -> NDArray[np.uint8]:
     """Return ``image`` magnified about its centre, same shape; below 1 the frame is filled with mirrored
-    skin."""
+    skin, or with black where it already has a black corner."""
     if factor == 1:
         return image
     height, width = image.shape[:2]
     if factor < 1:
         down, across = (round(side * (1 / factor - 1) / 2) for side in (height, width))
-        image = np.pad(image, ((down, down), (across, across), (0, 0)), mode="symmetric")
+        # Where the field of view ends within the frame, only black lies beyond it.
+        beyond: Literal["constant", "symmetric"] = "constant" if _has_black_corner(image) else "symmetric"
+        image = np.pad(image, ((down, down), (across, across), (0, 0)), mode=beyond)
     tall, wide = image.shape[:2]
     half_height, half_width = (height / factor / 2, width / factor / 2)
     box = (
@@ -144,6 +148,13 @@ def _radius(shape: tuple[int, ...]) -> NDArray[np.float64]:
     y = (np.arange(height) + 0.5 - height / 2)[:, None]
     x = (np.arange(width) + 0.5 - width / 2)[None, :]
     return np.asarray(np.hypot(x, y) / np.hypot(width / 2, height / 2))
+
+
+def _has_black_corner(image: NDArray[np.uint8]) -> bool:
+    side = max(1, min(image.shape[:2]) // 20)
+    ends = (slice(None, side), slice(-side, None))
+    corners = (image[rows, columns] for rows in ends for columns in ends)
+    return any(corner.mean() < 25 for corner in corners)
 
 
 def _canvas(height: int, width: int) -> tuple[Image.Image, ImageDraw.ImageDraw]:

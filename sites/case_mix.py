@@ -164,8 +164,8 @@ def _refuse_one_sided(quotas: dict[str, int], prevalence: float | None, availabl
     for side, share in ((True, prevalence), (False, 1 - prevalence)):
         if share > 0 and not any(n for d, n in quotas.items() if is_malignant(d) is side):
             raise SiteError(
-                f"case_mix.prevalence {prevalence:g} cannot be reached with {sum(available.values())} lesions: "
-                f"it would leave no {'malignant' if side else 'benign'} lesion; "
+                f"case_mix.prevalence {prevalence:g} cannot be reached with {sum(available.values())} "
+                f"lesions: it would leave no {'malignant' if side else 'benign'} lesion; "
                 "move it towards the table's own prevalence"
             )
 

@@ -75,6 +75,12 @@ def test_zoom_enlarges_about_the_middle() -> None:
     assert areas[0.7] == pytest.approx(400 * 0.7**2, rel=0.15)
 
 
+def test_zooming_out_of_a_circular_field_shows_black_beyond_it() -> None:
+    image = seen(seen(black_corners=1.0), zoom=0.7)
+    assert image[0].max() == image[:, 0].max() == 0
+    assert seen(zoom=0.7).min() == 120
+
+
 @pytest.mark.parametrize("artefact", ["hair", "ruler", "bubbles", "ink"])
 def test_an_artefact_that_is_certain_marks_the_image(artefact: str) -> None:
     profile = AcquisitionProfile.model_validate({artefact: 1.0})
