@@ -242,9 +242,24 @@ def _audit(splits: Splits) -> dict[str, Any]:
     }
     sites["MSK4"]["set_aside"] = [{"image_id": "ISIC_0001_downsampled", "reason": "truncated: <0 of 3> rows"}]
     return {
-        "checked": {"lesions": 3870, "images": 6750, "perceptual_hashes": 6750},
-        "conflicts": ["9 lesions of rosendahl are at vidir_modern too"],
-        "removed": {"rosendahl": 14},
+        "checked": {
+            name: {"images": told["images"], "lesions": told["lesions"], "pixels": told["images"]}
+            for name, told in sites.items()
+        },
+        "conflicts": [
+            {
+                "kind": "lesion",
+                "value": "HAM_0000123",
+                "first": {"site": "rosendahl", "split": "test", "images": ["I1"], "lesions": ["HAM_0000123"]},
+                "second": {
+                    "site": "vidir_modern",
+                    "split": "train",
+                    "images": ["I2"],
+                    "lesions": ["HAM_0000123"],
+                },
+            }
+        ],
+        "removed": {name: 14 if name == "rosendahl" else 0 for name in splits},
         "sites": sites,
     }
 

@@ -146,6 +146,15 @@ def test_gap_is_internal_minus_held_out_and_worst_is_the_lowest(finished: Path) 
     assert [row.site for row in rows.values() if row.worst] == [min(aucs, key=lambda name: aucs[name])]
 
 
+def test_audit_is_told_in_words(finished: Path, page: str) -> None:
+    audited = json.loads((finished / "audit.json").read_text())["checked"]
+    text = " ".join(Tags(page).text.split())
+    assert "the same lesion HAM_0000123 at rosendahl (test) and at vidir_modern (train)" in text
+    assert f"images, by their pixels: {sum(site['pixels'] for site in audited.values()):,}" in text
+    assert "rosendahl: 14 images" in text
+    assert "UDA1: 0 images" not in text
+
+
 def test_refusals_and_traffic_are_told(page: str) -> None:
     text = " ".join(Tags(page).text.split())
     assert "MSK4: its reply holds NaN in head.weight" in text
@@ -192,7 +201,7 @@ def test_unfinished_run_has_no_report_and_says_how_to_resume(run: Path) -> None:
     state |= {"round": 3, "finished": False}
     (run / "rounds" / "state.json").write_text(json.dumps(state))
     with pytest.raises(
-        ValueError, match=rf"3 of {ROUNDS} rounds have ended; resume it with `fedderm run .*--resume"
+        ValueError, match=rf"3 of {ROUNDS} rounds have ended; go on with `fedderm run --resume "
     ):
         build_report(run)
     state |= {"round": ROUNDS}
@@ -203,11 +212,18 @@ def test_unfinished_run_has_no_report_and_says_how_to_resume(run: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "part", ["rounds/state.json", "rounds/metrics.csv", "evaluation/sites.json", "evaluation/federation.json"]
+    "part", ["rounds/metrics.csv", "evaluation/sites.json", "evaluation/federation.json"]
 )
 def test_missing_part_is_named_and_nothing_is_written(run: Path, part: str) -> None:
     (run / part).unlink()
-    with pytest.raises(ValueError, match=f"is unfinished: .*{re.escape(part)} is missing"):
+    with pytest.raises(ValueError, match=f"is incomplete: .*{re.escape(part)} is missing"):
+        build_report(run)
+    assert not (run / "report.html").exists()
+
+
+def test_run_without_a_round_is_unfinished(run: Path) -> None:
+    (run / "rounds" / "state.json").unlink()
+    with pytest.raises(ValueError, match=r"no round has ended .* go on with `fedderm run --resume "):
         build_report(run)
     assert not (run / "report.html").exists()
 

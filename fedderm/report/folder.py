@@ -1,6 +1,7 @@
 """Reading a finished run's folder (docs/architecture.md has the contract), or saying why not."""
 
 import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from fedderm.evaluation.documents import FederationEvaluation, Performance, Site
 METRIC_COLUMNS = (
     "site", "role", "split", "round", "unit", "metric", "value", "lower", "upper", "n", "positives"
 )  # fmt: skip
+_AGAIN = "copy the run's folder again from where it ran, or start the experiment anew"
 _SITES = TypeAdapter(dict[str, SiteEvaluation])
 
 
@@ -69,7 +71,7 @@ def read_run(run_dir: Path) -> RunFolder:
     state = _finished_state(run_dir)
     for part in ("rounds/metrics.csv", "evaluation/sites.json", "evaluation/federation.json"):
         if not (run_dir / part).is_file():
-            raise _unfinished(run_dir, f"{part} is missing")
+            raise ValueError(f"{run_dir} is incomplete: its run finished, but {part} is missing; {_AGAIN}.")
     config = _config(run_dir, text)
     return RunFolder(
         path=run_dir,
@@ -86,17 +88,14 @@ def read_run(run_dir: Path) -> RunFolder:
 
 
 def _unfinished(run_dir: Path, missing: str) -> ValueError:
+    resume = f"fedderm run --resume {shlex.quote(str(run_dir))}"
     return ValueError(
-        f"{run_dir} is unfinished: {missing}; resume it with "
-        f"`fedderm run {run_dir / 'config.yaml'} --resume {run_dir}` and ask for its report again."
+        f"{run_dir} is unfinished: {missing}; go on with `{resume}`, which draws the report, too."
     )
 
 
 def _unreadable(run_dir: Path, part: str, found: str) -> ValueError:
-    return ValueError(
-        f"{run_dir / part} cannot be read ({found}); write it again with "
-        f"`fedderm run {run_dir / 'config.yaml'} --resume {run_dir}`."
-    )
+    return ValueError(f"{run_dir / part} cannot be read ({found}); {_AGAIN}.")
 
 
 def _finished_state(run_dir: Path) -> dict[str, Any]:

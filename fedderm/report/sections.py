@@ -177,26 +177,32 @@ class Audit:
 def audit_of(run: RunFolder) -> Audit:
     """Return what was checked, found and removed before training."""
     audit = run.audit
+    removed: dict[str, int] = audit.get("removed") or {}
     return Audit(
         recorded=bool(audit),
-        checked=_pairs(audit.get("checked")),
-        conflicts=[plain(conflict) for conflict in audit.get("conflicts") or []],
-        removed=_pairs(audit.get("removed")),
+        checked=_checked(audit.get("checked") or {}),
+        conflicts=[_conflict(conflict) for conflict in audit.get("conflicts") or []],
+        removed=[(site, f"{count(number)} images") for site, number in removed.items() if number],
         sites=[_audit_site(str(name), told or {}) for name, told in (audit.get("sites") or {}).items()],
     )
 
 
-def _pairs(values: Any) -> list[tuple[str, str]]:
-    """Return an object, or a list of objects or sentences, as (words, value)."""
-    if isinstance(values, dict):
-        return [(str(key).replace("_", " "), _brief(value)) for key, value in values.items()]
-    return [("", plain(value)) for value in values or []]
+def _checked(checked: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return (what, how many) over all sites."""
+    words = {"images": "images, by id", "lesions": "lesions, by id", "pixels": "images, by their pixels"}
+    totals: dict[str, int] = {}
+    for told in checked.values():
+        for key, number in told.items():
+            totals[key] = totals.get(key, 0) + int(number)
+    return [(words.get(key, key.replace("_", " ")), count(number)) for key, number in totals.items()]
 
 
-def _brief(value: Any) -> str:
-    if isinstance(value, list) and len(value) > 6:
-        return f"{', '.join(plain(item) for item in value[:6])} and {len(value) - 6} more"
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else plain(value)
+def _conflict(conflict: Any) -> str:
+    """Return a conflict in words: what two places share, and which places."""
+    if not (isinstance(conflict, dict) and {"kind", "first", "second"} <= set(conflict)):
+        return plain(conflict)
+    first, second = (f"{conflict[side]['site']} ({conflict[side]['split']})" for side in ("first", "second"))
+    return f"the same {conflict['kind']} {conflict.get('value', '')} at {first} and at {second}"
 
 
 def _audit_site(name: str, told: dict[str, Any]) -> AuditSite:
