@@ -17,6 +17,22 @@ from fedderm.settings import Experiment
 _NUMBER_AS_TEXT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+")
 
 
+_PLAIN_TYPES = {
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "dict_type": "keys with values",
+    "model_type": "keys with values",
+    "model_attributes_type": "keys with values",
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "string_type": "a text",
+    "path_type": "a path",
+    "too_short": "at least one entry",
+    "string_pattern_mismatch": "letters, digits, dots, dashes and underscores, beginning with a letter or digit",
+}
+
+
 class ConfigError(ValueError):
     """A config that cannot be used: file, dotted path, what was expected, found, and what to do."""
 
@@ -151,7 +167,9 @@ def _sentence(detail: ErrorDetails, raw: dict[str, Any]) -> str:
         return f"{path}: no such key{_nearest(where[-1], valid)}; valid here: {', '.join(valid)}"
     if detail["type"] == "missing":
         return f"{path}: is missing; add it"
-    message = detail["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    message = _PLAIN_TYPES.get(detail["type"]) or detail["msg"].removeprefix("Value error, ").removeprefix(
+        "Input should be "
+    )
     if detail["type"] == "value_error":
         return f"{path}: {message}" if path else message
     if detail["type"] in ("union_tag_invalid", "union_tag_not_found"):
@@ -168,18 +186,17 @@ def _readable(loc: Iterable[int | str], raw: Any) -> tuple[list[str], list[type[
     parents = models
     node = raw
     for part in loc:
-        is_key = isinstance(node, dict) and (part in node or any(part in m.model_fields for m in models))
         if isinstance(part, int):
             node = node[part] if isinstance(node, list) and part < len(node) else None
             name = node.get("name") if isinstance(node, dict) else None
             names.append(str(name or part))
-        elif is_key or not _is_tag(part, models):
+        elif part in (node if isinstance(node, dict) else ()) or any(part in m.model_fields for m in models):
             parents = models
             models = [inner for m in models if part in m.model_fields for inner in _models(m, part)]
             node = node.get(part) if isinstance(node, dict) else None
             names.append(part)
-        else:
-            models = [m for m in models if _tag(m) == part]
+        else:  # a union's member, which the user has not written: the source's name, or a type's
+            models = [m for m in models if _tag(m) in (part, None)]
             parents = models
     return names, parents
 
@@ -195,10 +212,6 @@ def _models(model: type[BaseModel], field: str) -> list[type[BaseModel]]:
         elif get_origin(annotation) in (Annotated, Union, UnionType, list, dict):
             pending += get_args(annotation)
     return found
-
-
-def _is_tag(part: str, models: list[type[BaseModel]]) -> bool:
-    return any(_tag(model) == part for model in models)
 
 
 def _tag(model: type[BaseModel]) -> str | None:

@@ -28,5 +28,10 @@ def run_simulation(folder: RunFolder, observer: PreparationObserver) -> None:
         serve(grid, folder, observer, prepared, stop_requested)
 
     simulate(
-        server, client, len(experiment.sites), experiment.resources, folder.path / "flower.log", preload=WORKER_MODULES
+        server,
+        client,
+        len(experiment.sites),
+        experiment.resources,
+        folder.path / "flower.log",
+        preload=WORKER_MODULES,
     )

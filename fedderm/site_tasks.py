@@ -19,6 +19,7 @@ from fedderm.training import Stretch, train_locally
 from fedderm.trainset import TrainSet, pool
 from sites.salted import salted_fingerprints
 
+
 def query(message: Message, context: Context) -> Message:
     """Introduce the site: card and salted fingerprints."""
     instruction = messages.read_instruction(message)

@@ -39,6 +39,8 @@ _LOG = logging.getLogger("flwr.fedderm")
 _LOOPBACK: Final = "127.0.0.1"
 _STORE_PER_WORKER: Final = 2 * 2**30
 """Bytes of shared memory for each worker: its model on the way out and back, with room for the next."""
+_ACTOR_MODULE: Final = BasicActorPool.__module__
+"""Workers import what Flower's actor needs while Ray still starts, not when the first message comes."""
 _LONGEST_TEMP: Final = 40
 """Ray puts sockets under its folder, and a socket's path may have 107 characters."""
 
@@ -52,7 +54,7 @@ class Workers:
         self._resources = resources
         self._nodes = nodes
         self._stop = stop
-        self._preload = list(preload)
+        self._preload = [_ACTOR_MODULE, *preload]
         self._backend: _Backend | None = None
         self._folder: Path | None = None
         self._server: threading.Thread | None = None
@@ -118,7 +120,7 @@ class Workers:
                     object_store_memory=_store_bytes(count),
                     _temp_dir=str(self._folder),
                     _node_ip_address=_LOOPBACK,
-                    _system_config={"preload_python_modules": self._preload} if self._preload else None,
+                    _system_config={"preload_python_modules": self._preload},
                     **common,
                 )
         if threading.current_thread() is threading.main_thread():
