@@ -37,7 +37,7 @@ _SILENCE: Final = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DISABLE_IMPORT_WARNING": "1",
     "RAY_enable_metrics_collection": "0",
-    # Ray runs its workers at the lowest priority but four: anything else on the machine would starve training.
+    # Ray runs its workers at niceness 15: anything else on the machine would starve training.
     "RAY_worker_niceness": "0",
 }
 for _name, _value in _SILENCE.items():
