@@ -173,7 +173,7 @@ def main() -> None:
     parser.add_argument("--data-root", type=Path, required=True, help="folder that holds ham10000/")
     parser.add_argument("--work-dir", type=Path, default=Path.home() / ".cache" / "fedderm")
     parser.add_argument("--half", choices=tuple(HALVES), default="final", help="real lesions to test on")
-    parser.add_argument("--images", type=int, default=2400, help="images of each training world")
+    parser.add_argument("--images", type=int, default=2100, help="images of each training world")
     parser.add_argument("--resamples", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=2026)
     parser.add_argument("--out", type=Path, help="write the results as JSON")
