@@ -214,7 +214,7 @@ def _environment() -> dict[str, Any]:
         "fedderm": "0.1.0",
         "git commit": "26ecf6f",
         "seed": 2026,
-        "started": "2026-11-21 05:08 UTC",
+        "started": "2026-11-21T05:08:03+00:00",
         "seconds": 392.4,
         "python": "3.11.9",
         "torch": "2.13.0",

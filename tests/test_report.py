@@ -157,6 +157,7 @@ def test_audit_is_told_in_words(finished: Path, page: str) -> None:
 
 def test_refusals_and_traffic_are_told(page: str) -> None:
     text = " ".join(Tags(page).text.split())
+    assert "fedderm report · 2026-11-21 05:08:03 UTC" in text
     assert "MSK4: its reply holds NaN in head.weight" in text
     assert f"{ROUNDS} rounds in 4 min 28 s; 326.4 MB sent" in text
 

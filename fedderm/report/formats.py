@@ -120,7 +120,7 @@ def plain(value: Any) -> str:
     if value is None:
         return MISSING
     if isinstance(value, float):
-        return f"{value:.4g}"
+        return f"{value:.3g}" if abs(value) < 100 else f"{value:.1f}"
     if isinstance(value, list | tuple):
         return " / ".join(plain(item) for item in value)
     if isinstance(value, dict):

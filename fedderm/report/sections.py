@@ -48,7 +48,8 @@ class SiteCard:
     @property
     def shown_splits(self) -> dict[str, SplitSize]:
         """The splits by name; without the training split that a held-out site never has."""
-        splits = self.evaluation.splits
+        order = ("train", "calibration", "test")
+        splits = {name: self.evaluation.splits[name] for name in order if name in self.evaluation.splits}
         return {name: split for name, split in splits.items() if name != "train" or split.images}
 
     @property

@@ -100,7 +100,7 @@ def _at_site(site: SiteEvaluation) -> list[str]:
         f"of malignant lesions{_in_brackets(before)}{_spared(before, 'left')}."
     )
     if after is None or same_threshold(site):
-        return [told, f"It stays in force there: {promise(site.certificate)}."]
+        return [told, f"It stays in force there, for {promise(site.certificate)}."]
     recalibrated = (
         f"The threshold set on the site’s own lesions finds {percent(metric(after, 'sensitivity').value)}"
         f"{_in_brackets(after)}{_spared(after, 'leaves')}; {promise(site.certificate)}."
