@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit
 from sklearn.model_selection import RepeatedKFold
+from threadpoolctl import threadpool_limits
 
 from fedderm.evaluation.counts import Counts
 from fedderm.evaluation.documents import OperatingPoint
@@ -92,9 +93,9 @@ def smoothed_targets(positive: Bools) -> Floats:
     return np.where(positive, (p + 1) / (p + 2), 1 / (len(positive) - p + 2))
 
 
-def log_loss(logits: Floats, positive: Bools) -> float:
-    """Return the mean negative log-likelihood (nats) of calibrated logits."""
-    return float(np.mean(np.logaddexp(0.0, np.where(positive, -logits, logits))))
+def log_losses(logits: Floats, positive: Bools) -> Floats:
+    """Return the negative log-likelihood (nats) of each calibrated logit, ``(N,)``."""
+    return np.asarray(np.logaddexp(0.0, np.where(positive, -logits, logits)))
 
 
 def _fit(logits: Floats, positive: Bools, *, with_intercept: bool) -> tuple[float, float]:
@@ -130,46 +131,52 @@ def rows_of(data: Scores | Counts) -> tuple[Floats, Bools]:
 
 
 def choose_calibration(data: Scores | Counts, keep: CalibrationMap, seed: int) -> Choice:
-    """Return the map with the lowest cross-validated log loss on a calibration split, by lesion.
+    """Return the map for a calibration split, by cross-validated log loss of lesions.
 
-    Candidates: ``keep`` (the map already in force), identity, temperature and Platt; of equal ones the first.
-    Folds
-    hold whole lesions. With fewer than FEWEST malignant or benign lesions ``keep``
-    stays.
+    Candidates: ``keep`` (the map already in force), identity, temperature and Platt. The best replaces
+    ``keep`` only where it is better by more than one standard error (Breiman et al., "Classification and
+    Regression Trees", 1984, sec. 3.4.3): on few lesions a lucky fit makes calibration worse. With fewer than
+    FEWEST malignant or benign lesions ``keep`` stays.
     """
     logits, positive = rows_of(data)
     p = int(np.count_nonzero(positive))
     if min(p, len(positive) - p) < FEWEST:
         found = f"{p} malignant and {len(positive) - p} benign lesions"
         return Choice(keep, f"the {keep.kind} calibration stays: {found}, a new map needs {FEWEST} of each")
-    losses = _cross_validated(logits, positive, keep, seed)
-    best = min(losses, key=lambda name: losses[name])
-    size = f"{len(logits)} lesions, {p} malignant"
-    against = f"log loss {losses[best]:.3f}; {losses['keep']:.3f} with the {keep.kind} map before"
-    fitted = {"keep": keep, "identity": IDENTITY}
-    chosen = fitted[best] if best in fitted else _FITS[best](logits, positive)
-    if best == "keep":
-        return Choice(
-            keep, f"the {keep.kind} calibration stays: no other map was better in cross-validation ({size})"
-        )
+    # Under threads, the optimiser's tiny matrix products cost ten times what they compute.
+    with threadpool_limits(limits=1, user_api="blas"):
+        losses = _cross_validated(logits, positive, keep, seed)
+        best = min(losses, key=lambda name: float(losses[name].mean()))
+        gain = losses["keep"] - losses[best]
+        size = f"{len(logits)} lesions, {p} malignant"
+        if gain.mean() <= gain.std() / np.sqrt(len(gain)):
+            return Choice(
+                keep,
+                f"the {keep.kind} calibration stays: no other map was better by more than one standard error "
+                f"in cross-validation ({size})",
+            )
+        chosen = IDENTITY if best == "identity" else _FITS[best](logits, positive)
+    against = (
+        f"log loss {losses[best].mean():.3f}; {losses['keep'].mean():.3f} with the {keep.kind} map before"
+    )
     return Choice(chosen, f"{chosen.kind} calibration, chosen by cross-validation on {size} ({against})")
 
 
 _FITS: Final = {"temperature": fit_temperature, "platt": fit_platt}
 
 
-def _cross_validated(logits: Floats, positive: Bools, keep: CalibrationMap, seed: int) -> dict[str, float]:
-    losses = {"keep": log_loss(keep.logits(logits), positive), "identity": log_loss(logits, positive)}
+def _cross_validated(logits: Floats, positive: Bools, keep: CalibrationMap, seed: int) -> dict[str, Floats]:
+    """Return each candidate's log loss of every lesion, ``(N,)``, mean over repeats."""
     # Sorted rows, so that the folds do not depend on the order in which lesions were loaded.
     order = np.lexsort((logits, positive))
     logits, positive = logits[order], positive[order]
+    losses = {"keep": log_losses(keep.logits(logits), positive), "identity": log_losses(logits, positive)}
     # Not stratified: folds of equal prevalence would hide how uncertain the prevalence is, and favour Platt.
     splitter = RepeatedKFold(n_splits=FOLDS, n_repeats=REPEATS, random_state=seed % 2**32)
     folds = list(splitter.split(logits))
     for name, fit in _FITS.items():
-        total = sum(
-            log_loss(fit(logits[rest], positive[rest]).logits(logits[held]), positive[held]) * len(held)
-            for rest, held in folds
-        )
-        losses[name] = total / (len(logits) * REPEATS)
+        losses[name] = np.zeros(len(logits))
+        for rest, held in folds:
+            fitted = fit(logits[rest], positive[rest])
+            losses[name][held] += log_losses(fitted.logits(logits[held]), positive[held]) / REPEATS
     return losses
