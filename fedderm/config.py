@@ -1,36 +1,18 @@
-"""From a YAML file and ``--set`` overrides to a validated :class:`Experiment`, with errors a person can act on."""
+"""From a YAML file and ``--set`` overrides to a validated :class:`Experiment`."""
 
-import difflib
 import json
-import re
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import ValidationError
 
+from fedderm.config_sentences import nearest, sentence_of
 from fedderm.settings import Experiment
 
-_NUMBER_AS_TEXT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+")
-
-
-_PLAIN_TYPES = {
-    "list_type": "a list",
-    "tuple_type": "a list",
-    "dict_type": "keys with values",
-    "model_type": "keys with values",
-    "model_attributes_type": "keys with values",
-    "int_type": "a whole number",
-    "float_type": "a number",
-    "bool_type": "true or false",
-    "string_type": "a text",
-    "path_type": "a path",
-    "too_short": "at least one entry",
-    "string_pattern_mismatch": "letters, digits, dots, dashes and underscores, beginning with a letter or digit",
-}
+_MERGE = "tag:yaml.org,2002:merge"
 
 
 class ConfigError(ValueError):
@@ -38,14 +20,26 @@ class ConfigError(ValueError):
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, refusing a key that stands twice (it would silently win)."""
+    """PyYAML's safe loader without two of YAML's traps.
+
+    A key that stands twice would silently win over the first; ``no:`` and ``2024-01-01:`` would become
+    ``false`` and a date.
+    """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for position, key in enumerate(keys):
-            if key in keys[:position]:
-                line = node.value[position][0].start_mark.line + 1
+        seen: list[Any] = []
+        for key_node, _ in node.value:
+            if key_node.tag == _MERGE:
+                continue
+            line = key_node.start_mark.line + 1
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, bool) or not isinstance(key, str | int | float):
+                written = getattr(key_node, "value", "")
+                name = written if isinstance(written, str) else "this key"
+                raise ConfigError(f"line {line}: YAML does not read {name} as a text; put it in quotes")
+            if key in seen:
                 raise ConfigError(f"line {line}: the key {key} stands twice; keep one")
+            seen.append(key)
         return super().construct_mapping(node, deep)
 
 
@@ -55,13 +49,13 @@ def load(path: Path, overrides: Sequence[str] = (), data_root: Path | None = Non
     ``data_root`` replaces the file's. Raises ConfigError naming file and dotted path.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); give the path of a config") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: is not UTF-8 text; expected a YAML config") from error
     try:
-        raw = _parse(text)
+        raw = _document(text)
         for override in overrides:
             _override(raw, override)
         if data_root is not None:
@@ -73,17 +67,17 @@ def load(path: Path, overrides: Sequence[str] = (), data_root: Path | None = Non
 
 def parse(raw: dict[str, Any]) -> Experiment:
     """Return the experiment described by plain YAML values; raises ConfigError with dotted paths."""
-    for where, value in _leaves(raw, ()):
-        if isinstance(value, str) and _NUMBER_AS_TEXT.fullmatch(value):
-            raise ConfigError(
-                f"{'.'.join(where)}: YAML reads {value} as text; write it with a decimal point and a sign "
-                f"({_with_point(value)}) or as {float(value):g}"
-            )
     try:
+        for where, value in _leaves(raw, ()):
+            # JSON, in which the config travels, has no word for them.
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ConfigError(f"{'.'.join(where)}: expected a finite number; found {value}")
         # JSON mode: strict about numbers, texts and booleans, and still takes a text for a path.
         return Experiment.model_validate_json(json.dumps(raw, default=str), strict=True)
     except ValidationError as error:
-        raise ConfigError("; ".join(_sentence(detail, raw) for detail in error.errors())) from error
+        raise ConfigError(sentence_of(error.errors(), raw, Experiment)) from error
+    except RecursionError as error:
+        raise ConfigError("an entry holds itself, or entries lie too deep in each other") from error
 
 
 def dump(experiment: Experiment) -> str:
@@ -101,43 +95,63 @@ def from_json(text: str) -> Experiment:
     return Experiment.model_validate_json(text)
 
 
-def _parse(text: str) -> dict[str, Any]:
-    try:
-        raw = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"is not valid YAML: {' '.join(str(error).split())}") from error
+def _document(text: str) -> dict[str, Any]:
+    raw = _yaml(text)
+    if raw is None:
+        raise ConfigError("is empty; expected keys such as name, rounds and sites")
     if not isinstance(raw, dict):
-        raise ConfigError(f"expected keys such as name, rounds and sites; found {type(raw).__name__}")
+        found = "a list" if isinstance(raw, list) else "a single value"
+        raise ConfigError(f"expected keys such as name, rounds and sites; found {found}")
     return raw
+
+
+def _yaml(text: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark is not None else ""
+        raise ConfigError(f"is not valid YAML ({line}{error.problem or error.context})") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"is not valid YAML ({str(error).splitlines()[0]})") from error
+    except ValueError as error:  # PyYAML's own for a date such as 2024-13-01
+        raise (
+            error if isinstance(error, ConfigError) else ConfigError(f"is not valid YAML ({error})")
+        ) from error
+    except RecursionError as error:
+        raise ConfigError("is not valid YAML: brackets lie too deep in each other") from error
 
 
 def _override(raw: dict[str, Any], text: str) -> None:
     """Set ``a.b.c=value`` in place; a site may be named by its name: ``sites.vienna_dias.role=train``."""
-    key, separator, value = text.partition("=")
-    if not separator or not key.strip():
+    key, separator, written = text.partition("=")
+    names = key.strip().split(".")
+    if not separator or not all(names):
         raise ConfigError(f"--set {text}: expected key=value, such as training.learning_rate=0.001")
-    *parents, last = key.strip().split(".")
+    try:
+        value = _yaml(written)
+    except ConfigError as error:
+        raise ConfigError(f"--set {text}: the value {error}; put it in quotes") from error
+    *parents, last = names
     node: Any = raw
-    for name in parents:
+    for depth, name in enumerate(parents):
         if isinstance(node, dict) and node.get(name) is None:
             node[name] = {}
-        node = node[name] if isinstance(node, dict) else _item(node, name, text)
-    if isinstance(node, list):
-        node[node.index(_item(node, last, text))] = yaml.load(value, Loader=_Loader)
-    elif isinstance(node, dict):
-        node[last] = yaml.load(value, Loader=_Loader)
+        node = node[name] if isinstance(node, dict) else node[_position(node, parents[:depth], name, text)]
+    if isinstance(node, dict):
+        node[last] = value
     else:
-        raise ConfigError(f"--set {text}: {'.'.join(parents)} is a value, not a section")
+        node[_position(node, parents, last, text)] = value
 
 
-def _item(node: Any, name: str, text: str) -> Any:
+def _position(node: Any, parents: Sequence[str], name: str, text: str) -> int:
+    """Return where in a list the entry stands that a person calls by its name, or by its number from 0."""
     if not isinstance(node, list):
-        raise ConfigError(f"--set {text}: {name} lies below a value, not a section")
-    for position, item in enumerate(node):
-        if name == str(position) or (isinstance(item, dict) and item.get("name") == name):
-            return item
+        raise ConfigError(f"--set {text}: {'.'.join(parents)} is a value, it holds no {name}")
     names = [str(item.get("name")) for item in node if isinstance(item, dict)]
-    raise ConfigError(f"--set {text}: no entry {name}; there are {', '.join(names)}{_nearest(name, names)}")
+    for position, item in enumerate(node):
+        if name == str(position) or (isinstance(item, dict) and str(item.get("name")) == name):
+            return position
+    raise ConfigError(f"--set {text}: no entry {name}; there are {', '.join(names)}{nearest(name, names)}")
 
 
 def _leaves(value: Any, where: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -150,75 +164,3 @@ def _leaves(value: Any, where: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...
             yield from _leaves(inner, (*where, str(name or position)))
     else:
         yield where, value
-
-
-def _with_point(value: str) -> str:
-    mantissa, exponent = re.split("[eE]", value)
-    sign = exponent if exponent[0] in "+-" else f"+{exponent}"
-    return f"{mantissa if '.' in mantissa else mantissa + '.0'}e{sign}"
-
-
-def _sentence(detail: ErrorDetails, raw: dict[str, Any]) -> str:
-    """Return one sentence for one of pydantic's errors."""
-    where, models = _readable(detail["loc"], raw)
-    path = ".".join(where)
-    if detail["type"] == "extra_forbidden":
-        valid = sorted({field for model in models for field in model.model_fields})
-        return f"{path}: no such key{_nearest(where[-1], valid)}; valid here: {', '.join(valid)}"
-    if detail["type"] == "missing":
-        return f"{path}: is missing; add it"
-    message = _PLAIN_TYPES.get(detail["type"]) or detail["msg"].removeprefix("Value error, ").removeprefix(
-        "Input should be "
-    )
-    if detail["type"] == "value_error":
-        return f"{path}: {message}" if path else message
-    if detail["type"] in ("union_tag_invalid", "union_tag_not_found"):
-        tags = str(detail.get("ctx", {}).get("expected_tags", "")).replace("'", "")
-        found = detail.get("ctx", {}).get("tag", "nothing")
-        return f"{path}.source: expected one of {tags}; found {found}{_nearest(str(found), tags.split(', '))}"
-    return f"{path}: expected {message}; found {json.dumps(detail['input'], default=str)[:80]}"
-
-
-def _readable(loc: Iterable[int | str], raw: Any) -> tuple[list[str], list[type[BaseModel]]]:
-    """Return the location in the user's words (site names for positions) and the models that the last key is in."""
-    names: list[str] = []
-    models: list[type[BaseModel]] = [Experiment]
-    parents = models
-    node = raw
-    for part in loc:
-        if isinstance(part, int):
-            node = node[part] if isinstance(node, list) and part < len(node) else None
-            name = node.get("name") if isinstance(node, dict) else None
-            names.append(str(name or part))
-        elif part in (node if isinstance(node, dict) else ()) or any(part in m.model_fields for m in models):
-            parents = models
-            models = [inner for m in models if part in m.model_fields for inner in _models(m, part)]
-            node = node.get(part) if isinstance(node, dict) else None
-            names.append(part)
-        else:  # a union's member, which the user has not written: the source's name, or a type's
-            models = [m for m in models if _tag(m) in (part, None)]
-            parents = models
-    return names, parents
-
-
-def _models(model: type[BaseModel], field: str) -> list[type[BaseModel]]:
-    """Return the settings models inside a field's annotation."""
-    found: list[type[BaseModel]] = []
-    pending: list[Any] = [model.model_fields[field].annotation]
-    while pending:
-        annotation = pending.pop()
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            found.append(annotation)
-        elif get_origin(annotation) in (Annotated, Union, UnionType, list, dict):
-            pending += get_args(annotation)
-    return found
-
-
-def _tag(model: type[BaseModel]) -> str | None:
-    field = model.model_fields.get("source")
-    return str(get_args(field.annotation)[0]) if field is not None and get_args(field.annotation) else None
-
-
-def _nearest(name: str, valid: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(valid), n=1)
-    return f" (did you mean {close[0]}?)" if close else ""
