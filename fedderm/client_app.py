@@ -1,6 +1,7 @@
 """The Flower ClientApp, the same in simulation and deployment: it only routes.
 
-The work is in ``fedderm.site_tasks``, imported with the first message: a server process that starts workers does
+The work is in ``fedderm.site_tasks``, imported with the first message: a server process that starts workers
+does
 not import torch for their sake.
 """
 
@@ -24,6 +25,14 @@ def train(message: Message, context: Context) -> Message:
     from fedderm import site_tasks
 
     return site_tasks.train(message, context)
+
+
+@app.train("head")
+def head(message: Message, context: Context) -> Message:
+    """Sum up the features of the train split, for heads in closed form."""
+    from fedderm import site_tasks
+
+    return site_tasks.head(message, context)
 
 
 @app.evaluate()

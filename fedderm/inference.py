@@ -22,7 +22,8 @@ def predict_logits(
 ) -> tuple[Floats, Floats | None]:
     """Return the triage logits (n,) and the differential logits (n, 3), or None in the binary scheme.
 
-    ``pixels`` (N, S, S, 3) uint8, of which ``rows`` (n,) are read; ``views`` 1, 2 or 4 mirror images are averaged.
+    ``pixels`` (N, S, S, 3) uint8, of which ``rows`` (n,) are read; ``views`` 1, 2 or 4 mirror images are
+    averaged.
     """
     device = next(model.parameters()).device
     model.eval()
@@ -37,6 +38,18 @@ def predict_logits(
                 differential.append(logits.differential.double().cpu().numpy())
     has_differential = model.scheme != "binary"
     return np.concatenate(triage), np.concatenate(differential) if has_differential else None
+
+
+def extract_features(
+    model: Cascade, pixels: Pixels, precision: str = "auto"
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return what the two heads see of ``pixels`` (n, S, S, 3) uint8, (n, F) each, without augmentation or
+    dropout."""
+    device = next(model.parameters()).device
+    model.eval()
+    with torch.inference_mode(), autocast(device, precision):
+        first, last = model.features(to_input(pixels, device))
+    return first.double().cpu().numpy(), last.double().cpu().numpy()
 
 
 def _views(images: Tensor, count: int) -> Iterator[Tensor]:

@@ -17,18 +17,20 @@ from strategies.arrays import view
 
 QUERY: Final = "query"
 TRAIN: Final = "train"
+HEAD: Final = "train.head"
 EVALUATE: Final = "evaluate"
 RECALIBRATE: Final = "query.recalibrate"
 
 _ARRAYS, _CONFIG, _METRICS, _CARD = "arrays", "config", "metrics", "card"
-_COUNTS, _REPLICATES, _DOCUMENT = "counts", "replicates", "evaluation"
+_COUNTS, _REPLICATES, _DOCUMENT, _MOMENTS = "counts", "replicates", "evaluation", "moments"
 
 
 @dataclass(frozen=True)
 class Instruction:
     """What a message asks for, beside its arrays.
 
-    ``experiment`` is the run's config; ``values`` what this exchange adds (round, splits, operating point, ...).
+    ``experiment`` is the run's config; ``values`` what this exchange adds (round, splits, operating point,
+    ...).
     """
 
     experiment: Experiment
@@ -99,6 +101,20 @@ def train_reply(message: Message, arrays: Arrays, metrics: Mapping[str, float | 
     """Return a site's answer to ``train``."""
     content = RecordDict({_ARRAYS: to_record(arrays), _METRICS: MetricRecord(dict(metrics))})
     return Message(content, reply_to=message)
+
+
+def moments_reply(message: Message, moments: Mapping[str, npt.NDArray[Any]]) -> Message:
+    """Return a site's answer to ``train.head``: additive moments of its features."""
+    return Message(RecordDict({_MOMENTS: to_record(moments)}), reply_to=message)
+
+
+def read_moments(message: Message) -> Arrays:
+    """Return the moments of an answer to ``train.head``; raises ValueError where a value is not finite."""
+    found = from_record(message.content.array_records[_MOMENTS])
+    for name, values in found.items():
+        if not np.isfinite(values.astype(np.float64, copy=False)).all():
+            raise ValueError(f"{name} holds values that are not finite")
+    return found
 
 
 def counts_reply(message: Message, counts: Mapping[str, npt.NDArray[Any]]) -> Message:

@@ -99,8 +99,8 @@ def site_of_node(experiment: Experiment, node_config: Mapping[str, Any]) -> Site
     position = int(str(node_config.get("partition-id", -1)))
     if not 0 <= position < len(experiment.sites):
         raise ValueError(
-            f"this node has partition {position} but the experiment lists {len(experiment.sites)} sites; start as "
-            "many nodes as sites, or give the node its site file (--node-config 'site=\"/path/site.yaml\"')"
+            f"this node has partition {position} but the experiment lists {len(experiment.sites)} sites; start "
+            "as many nodes as sites, or give the node its site file (--node-config 'site=\"/path/site.yaml\"')"
         )
     return experiment.sites[position]
 
@@ -121,7 +121,8 @@ def read_site_file(path: Path) -> Site:
 
 
 def open_site(experiment: Experiment, site: Site, salt: str, given_up: frozenset[str]) -> LocalSite:
-    """Return the site ready for work; ``given_up`` are the salted ids of images that it leaves to another site."""
+    """Return the site ready for work; ``given_up`` are the salted ids of images that it leaves to another
+    site."""
     return _open_site(to_json(experiment), site.model_dump_json(), salt, given_up)
 
 

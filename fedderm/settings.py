@@ -49,7 +49,8 @@ class ModelSettings(Settings):
     trunk: Literal["shared", "separate"] = "shared"
     """One backbone with both heads, or the papers' two networks."""
     backbone: str = "tf_efficientnet_lite0"
-    """Any timm model name; vit_b16, swin_s, convnext_s and efficientnetv2_s are short for the cascade paper's four."""
+    """Any timm model name; vit_b16, swin_s, convnext_s and efficientnetv2_s are short for the cascade
+    paper's four."""
     pretrained: str = "package"
     """none, hub, package (the weights that ship with a Python package: tf_efficientnet_lite0), or a file."""
     image_size: Annotated[int, Field(ge=32, le=1024)] = 112
@@ -82,6 +83,11 @@ class AugmentationSettings(Settings):
 class TrainingSettings(Settings):
     """What a training site does in one round."""
 
+    head_start: Literal["none", "ridge"] = "none"
+    """ridge: before the first round the heads are fitted to the trunk's features in closed form, in one
+    exchange."""
+    head_penalty: Positive = 0.5
+    """Of that ridge regression, relative to the features' mean square."""
     local_epochs: Positive = 1.0
     """Passes over the site's training images a round; fractions allowed."""
     batch_size: Annotated[int, Field(ge=1)] = 32

@@ -11,6 +11,7 @@ from fedderm.evaluation.documents import OperatingPoint
 from fedderm.evaluation.recalibration import EvaluationSettings, evaluate_site
 from fedderm.evaluation.recalibration import site_seed as evaluation_seed
 from fedderm.evaluation.replicates import site_replicates
+from fedderm.feature_moments import feature_moments
 from fedderm.messages import Instruction
 from fedderm.model.state import to_arrays
 from fedderm.node import LocalSite, open_site, site_of_node, site_seed, worker_model
@@ -34,9 +35,7 @@ def train(message: Message, context: Context) -> Message:
     """Train the global model on the site's train split and return it."""
     instruction = messages.read_instruction(message)
     experiment, values = instruction.experiment, instruction.values
-    site = _site(instruction, context)
-    if site.settings.role != "train":
-        raise ValueError(f"site {site.settings.name} is held out: it refuses to train")
+    site = _training_site(instruction, context)
     data, name = _train_set(instruction, site)
     model = worker_model(experiment, messages.read_arrays(message))
     stretch = Stretch(int(values["server_round"]), experiment.rounds)
@@ -55,6 +54,17 @@ def train(message: Message, context: Context) -> Message:
         "triage-loss": result.triage_loss,
     }
     return messages.train_reply(message, to_arrays(model), metrics)
+
+
+def head(message: Message, context: Context) -> Message:
+    """Return the moments of the train split's features under the model that was sent."""
+    instruction = messages.read_instruction(message)
+    site = _training_site(instruction, context)
+    data, _ = _train_set(instruction, site)
+    model = worker_model(instruction.experiment, messages.read_arrays(message))
+    return messages.moments_reply(
+        message, feature_moments(model, data, instruction.experiment.training.precision)
+    )
 
 
 def evaluate(message: Message, context: Context) -> Message:
@@ -111,6 +121,13 @@ def _site(instruction: Instruction, context: Context) -> LocalSite:
     return open_site(instruction.experiment, site, *messages.given_up_images(instruction, site.name))
 
 
+def _training_site(instruction: Instruction, context: Context) -> LocalSite:
+    site = _site(instruction, context)
+    if site.settings.role != "train":
+        raise ValueError(f"site {site.settings.name} is held out: it refuses to train")
+    return site
+
+
 def _train_set(instruction: Instruction, site: LocalSite) -> tuple[TrainSet, str]:
     """Return what to train on and whose it is: the site's own images, or the pooled baseline's."""
     experiment = instruction.experiment
@@ -121,7 +138,9 @@ def _train_set(instruction: Instruction, site: LocalSite) -> tuple[TrainSet, str
         for one in experiment.sites
         if one.role == "train"
     ]
-    return pool([member.train_set(experiment.training) for member in members]), "(pooled)"
+    # One site's pool is that site: it draws what it would draw in a federation of one.
+    name = members[0].settings.name if len(members) == 1 else "(pooled)"
+    return pool([member.train_set(experiment.training) for member in members]), name
 
 
 def _counts(instruction: Instruction, message: Message, site: LocalSite) -> dict[str, Counts]:

@@ -45,7 +45,8 @@ def train_locally(
 ) -> TrainResult:
     """Train ``model`` in place for ``local_epochs`` over ``data``.
 
-    All randomness follows from ``seed``; nothing is kept between calls, so the same call gives the same weights.
+    All randomness follows from ``seed``; nothing is kept between calls, so the same call gives the same
+    weights.
     ``proximal_mu = 0`` is FedAvg's local objective. Raises ValueError when the loss is not finite.
     """
     rng, generator = seeded(seed)
@@ -81,14 +82,16 @@ def train_locally(
 
 
 def to_input(images: "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]", device: torch.device) -> Tensor:
-    """Return uint8 images (B, H, W, 3) as floats (B, 3, H, W) in 0..1 on ``device``, channels last in memory."""
+    """Return uint8 images (B, H, W, 3) as floats (B, 3, H, W) in 0..1 on ``device``, channels last in
+    memory."""
     return torch.from_numpy(images).to(device, non_blocking=True).permute(0, 3, 1, 2).float() / 255
 
 
 def add_proximal_gradient(parameters: Sequence[Tensor], anchor: Sequence[Tensor], mu: float) -> None:
     """Add ``mu * (w - w_t)`` to each gradient: that of FedProx's ``mu / 2 * ||w - w_t||^2``.
 
-    Li et al., "Federated Optimization in Heterogeneous Networks", MLSys 2020, Eq. 2. Buffers are not tethered.
+    Li et al., "Federated Optimization in Heterogeneous Networks", MLSys 2020, Eq. 2. Buffers are not
+    tethered.
     """
     with torch.no_grad():
         for parameter, start in zip(parameters, anchor, strict=True):
@@ -125,7 +128,8 @@ def _optimizer(model: Cascade, settings: TrainingSettings) -> torch.optim.Optimi
 
 
 def _set_rate(optimizer: torch.optim.Optimizer, settings: TrainingSettings, done: float) -> None:
-    """Set each group's learning rate; ``done`` in 0..1 of the whole training, with a linear warm-up over 5 %."""
+    """Set each group's learning rate; ``done`` in 0..1 of the whole training, with a linear warm-up over 5
+    %."""
     rate = settings.learning_rate * min(1.0, (done + 0.002) / 0.05)
     if settings.schedule == "cosine":
         rate *= 0.5 * (1 + math.cos(math.pi * done))
@@ -144,6 +148,6 @@ def _training_mode(model: nn.Module, settings: TrainingSettings) -> None:
 def _check_finite(total: Tensor, stretch: Stretch, step: int) -> None:
     if not bool(torch.isfinite(total).all()):
         raise ValueError(
-            f"the loss is not finite by step {step + 1} of round {stretch.round}; lower training.learning_rate "
-            "or training.clip_norm, or look for broken images at this site"
+            f"the loss is not finite by step {step + 1} of round {stretch.round}; lower "
+            "training.learning_rate or training.clip_norm, or look for broken images at this site"
         )

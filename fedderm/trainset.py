@@ -1,10 +1,15 @@
 """The images a site trains on, and how one round draws from them.
 
-Class imbalance is handled in two places, both per site. Malignant images are drawn more often than they occur, but
-at most ``oversampling`` times as often: a site with 24 melanomas among 4,000 images would otherwise show each of them
-hundreds of times. And the log odds of what is drawn are added to the triage logit in the loss (logit adjustment:
-Menon et al., "Long-tail learning via logit adjustment", ICLR 2021, Eq. 10; per client: Zhang et al., "Federated learning with label
-distribution skew via logits calibration", ICML 2022). The network then learns what the image says, not the site's prevalence,
+Class imbalance is handled in two places, both per site. Malignant images are drawn more often than they
+occur, but
+at most ``oversampling`` times as often: a site with 24 melanomas among 4,000 images would otherwise show
+each of them
+hundreds of times. And the log odds of what is drawn are added to the triage logit in the loss (logit
+adjustment:
+Menon et al., "Long-tail learning via logit adjustment", ICLR 2021, Eq. 10; per client: Zhang et al.,
+"Federated learning with label
+distribution skew via logits calibration", ICML 2022). The network then learns what the image says, not the
+site's prevalence,
 which differs from site to site by a factor of fifty and which recalibration puts back.
 """
 
@@ -24,8 +29,10 @@ Floats = npt.NDArray[np.float64]
 class TrainSet:
     """Images of one site, or of several in one place.
 
-    ``pixels``: arrays (N_i, S, S, 3) uint8; ``rows`` (n, 2): array and row of each training image; ``classes`` (n,): 0..3;
-    ``weights`` (n,): how often each is drawn, relative to the others; ``log_odds`` (n,): of malignancy among what its site draws.
+    ``pixels``: arrays (N_i, S, S, 3) uint8; ``rows`` (n, 2): array and row of each training image;
+    ``classes`` (n,): 0..3;
+    ``weights`` (n,): how often each is drawn, relative to the others; ``log_odds`` (n,): of malignancy among
+    what its site draws.
     """
 
     pixels: tuple[npt.NDArray[np.uint8], ...]
@@ -43,7 +50,8 @@ class TrainSet:
         return np.stack([self.pixels[array][row] for array, row in self.rows[chosen]])
 
     def draw(self, count: int, rng: np.random.Generator) -> Ints:
-        """Return ``count`` positions by systematic sampling: each image its expected number of times, give or take one."""
+        """Return ``count`` positions by systematic sampling: each image its expected number of times, give
+        or take one."""
         order = rng.permutation(len(self))
         edges = np.cumsum(self.weights[order])
         points = (np.arange(count) + rng.random()) * (edges[-1] / count)

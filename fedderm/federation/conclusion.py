@@ -1,4 +1,5 @@
-"""The end of a run: the federation's operating point, every site's recalibration, the model and its papers."""
+"""The end of a run: the federation's operating point, every site's recalibration, the model and its
+papers."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -27,7 +27,8 @@ class SiteCard:
 def roll_call(session: Session) -> list[SiteCard]:
     """Return the cards of all sites, in the experiment's order; unlisted ones after, by name.
 
-    Raises ValueError where a site cannot start (with its own sentence), where two share a name, and where two hold the
+    Raises ValueError where a site cannot start (with its own sentence), where two share a name, and where
+    two hold the
     same lesions or images.
     """
     nodes = _wait_for_nodes(session, len(session.experiment.sites))
@@ -54,7 +55,8 @@ def roll_call(session: Session) -> list[SiteCard]:
 
 
 def training_members(session: Session, cards: Sequence[SiteCard]) -> list[Member]:
-    """Return who is sent ``train``: the training sites, or the one node that stands for all in the pooled baseline."""
+    """Return who is sent ``train``: the training sites, or the one node that stands for all in the pooled
+    baseline."""
     members = [card.member for card in cards if card.role == "train"]
     if not members:
         raise ValueError("no site that joined has role: train; at least one must train")
@@ -71,13 +73,15 @@ def _wait_for_nodes(session: Session, expected: int) -> list[int]:
             raise Interrupted("stopped while waiting for sites to connect; the run can be resumed")
         if time.monotonic() > limit:
             raise ValueError(
-                f"{len(nodes)} of {expected} sites are connected after {session.experiment.strategy.deadline:g} s; "
+                f"{len(nodes)} of {expected} sites are connected after "
+                f"{session.experiment.strategy.deadline:g} s; "
                 "start the others and resume the run, or lower strategy.deadline to fail sooner"
             )
         time.sleep(0.05)
     if len(nodes) > expected:
         raise ValueError(
-            f"{len(nodes)} nodes are connected but the experiment lists {expected} sites; start as many nodes as sites"
+            f"{len(nodes)} nodes are connected but the experiment lists {expected} sites; start as many nodes "
+            "as sites"
         )
     return nodes
 

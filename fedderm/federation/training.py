@@ -10,6 +10,7 @@ from fedderm import messages
 from fedderm.evaluation.counts import Counts
 from fedderm.evaluation.long_format import LongRow, long_rows_of_counts
 from fedderm.evaluation.recalibration import federation_point
+from fedderm.federation.head_start import start_heads
 from fedderm.federation.roll_call import SiteCard, training_members
 from fedderm.federation.session import Session
 from fedderm.settings import StrategySettings
@@ -24,9 +25,11 @@ def run_rounds(session: Session, cards: Sequence[SiteCard], initial: Arrays) -> 
     """Return the final global model; finished rounds of an earlier sitting are not repeated."""
     folder, experiment = session.folder, session.experiment
     done = int(folder.state()["round"])
-    arrays = messages.to_record(folder.latest_arrays() or initial)
     strategy = _strategy(experiment.strategy)
     members = training_members(session, cards)
+    if not done and experiment.training.head_start == "ridge":
+        initial = {**initial, **start_heads(session, members, initial)}
+    arrays = messages.to_record(folder.latest_arrays() or initial)
     settings = RoundSettings(
         deadline_s=experiment.strategy.deadline,
         quorum=experiment.strategy.quorum,

@@ -1,4 +1,5 @@
-"""timm backbones as feature extractors, by name, with their pretrained weights and their own normalisation."""
+"""timm backbones as feature extractors, by name, with their pretrained weights and their own
+normalisation."""
 
 import difflib
 from dataclasses import dataclass
@@ -83,7 +84,8 @@ def _from_hub(name: str, options: dict[str, Any]) -> nn.Module:
 def _from_file(name: str, path: Path, options: dict[str, Any]) -> nn.Module:
     if not path.is_file():
         raise ValueError(
-            f"model.pretrained: {path} is no file; expected none, hub, package or a file of weights for {name}"
+            f"model.pretrained: {path} is no file; expected none, hub, package or a file of weights "
+            f"for {name}"
         )
     try:
         return timm.create_model(
@@ -92,8 +94,8 @@ def _from_file(name: str, path: Path, options: dict[str, Any]) -> nn.Module:
     except Exception as error:  # torch, safetensors and timm each raise their own
         reason = str(error).strip().split("\n")[0][:200]
         raise ValueError(
-            f"model.pretrained: {path} does not hold weights for {name} ({reason}); give a file that was saved "
-            "from this backbone"
+            f"model.pretrained: {path} does not hold weights for {name} ({reason}); give a file that was "
+            "saved from this backbone"
         ) from error
 
 

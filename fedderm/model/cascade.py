@@ -15,7 +15,8 @@ MALIGNANT_CLASSES = 3
 
 
 class Logits(NamedTuple):
-    """``triage`` (B,): log odds of malignancy. ``differential`` (B, D): unnormalised, None in the binary scheme."""
+    """``triage`` (B,): log odds of malignancy. ``differential`` (B, D): unnormalised, None in the binary
+    scheme."""
 
     triage: Tensor
     differential: Tensor | None
@@ -26,7 +27,8 @@ class Cascade(nn.Module):
 
     ``binary`` has triage only; ``four_class`` one softmax over benign, MEL, SCC, BCC, whose triage logit is
     log P(malignant) / P(benign); ``cascade`` two heads on one trunk (``shared``) or on a trunk each
-    (``separate``, the two networks of arXiv 2606.13135). Heads start at zero, so an untrained net is undecided.
+    (``separate``, the two networks of arXiv 2606.13135). Heads start at zero, so an untrained net is
+    undecided.
     """
 
     mean: Tensor
@@ -49,17 +51,22 @@ class Cascade(nn.Module):
 
     def forward(self, images: Tensor) -> Logits:
         """Return the logits of ``images`` (B, 3, H, W) in 0..1; normalisation is the network's own matter."""
-        normalised = (images - self.mean) / self.std
-        first = self.dropout(self.trunks[0](normalised))
+        first, last = (self.dropout(features) for features in self.features(images))
         triage = cast("Tensor", self.triage(first)).squeeze(1)
         if self.scheme == "binary":
             return Logits(triage, None)
-        last = first if len(self.trunks) == 1 else self.dropout(self.trunks[1](normalised))
         differential = cast("Tensor", self.differentiation(last))
         if self.scheme == "four_class":
             # The triage head is the benign logit's negative: log sum exp(malignant) - benign.
             triage = torch.logsumexp(differential, dim=1) + triage
         return Logits(triage, differential)
+
+    def features(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what the triage and the differentiation head see of ``images``, (B, F) each; twice the same
+        on one trunk."""
+        normalised = (images - self.mean) / self.std
+        first = self.trunks[0](normalised)
+        return first, first if len(self.trunks) == 1 else self.trunks[1](normalised)
 
     def trunk_parameters(self) -> list[nn.Parameter]:
         """Return the parameters of the backbones."""
