@@ -9,7 +9,8 @@ from typing import Literal
 import numpy as np
 
 from fedderm.evaluation.thresholds import certifiable_sensitivity, positives_needed
-from fedderm.preparation import PreparationObserver
+from fedderm.preparation import PreparationObserver, rendering_shown
+from fedderm.runtime import gpus
 from fedderm.settings import Experiment
 from sites.cache import PixelCache, open_cache
 from sites.catalogue import Site, SiteData, load_site, site_summary
@@ -20,7 +21,7 @@ LOW_DISK = 2 * 2**30
 
 @dataclass(frozen=True)
 class Finding:
-    """``fine``: nothing to do. ``look``: works, but know this. ``stops``: the site cannot start until mended."""
+    """``fine``: nothing to do. ``look``: works, but know this. ``stops``: it cannot start until mended."""
 
     level: Literal["fine", "look", "stops"]
     sentence: str
@@ -29,7 +30,8 @@ class Finding:
 def examine(site: Site, experiment: Experiment, observer: PreparationObserver) -> list[Finding]:
     """Return what there is to say about a site, the worst last so that it is read."""
     try:
-        data = load_site(site, experiment.data_root, experiment.work_dir, experiment.seed)
+        with rendering_shown(observer):
+            data = load_site(site, experiment.data_root, experiment.work_dir, experiment.seed)
         cache = open_cache(
             data,
             experiment.model.pixels(),
@@ -53,7 +55,8 @@ def _table(data: SiteData) -> Iterator[Finding]:
     for split, size in summary["splits"].items():
         yield Finding(
             "fine",
-            f"{split}: {size['images']} images of {size['lesions']} lesions, {size['positive_lesions']} of them malignant",
+            f"{split}: {size['images']} images of {size['lesions']} lesions, "
+            f"{size['positive_lesions']} of them malignant",
         )
     listed = ", ".join(f"{name} {count}" for name, count in summary["diagnoses"].items())
     yield Finding("fine", f"diagnoses (images): {listed}")
@@ -107,16 +110,20 @@ def _certifiable(data: SiteData, experiment: Experiment) -> Iterator[Finding]:
         )
         yield Finding(
             "look",
-            f"calibration holds {found} malignant lesions; {needed} are needed to certify {goal}: {needed - found} more{best}",
+            f"calibration holds {found} malignant lesions; {needed} are needed to certify {goal}: "
+            f"{needed - found} more{best}",
         )
 
 
 def _machine(experiment: Experiment) -> Iterator[Finding]:
-    folder = experiment.work_dir if experiment.work_dir.exists() else experiment.work_dir.absolute().parent
-    free = shutil.disk_usage(folder).free
+    work_dir = experiment.work_dir.absolute()
+    free = shutil.disk_usage(next(one for one in (work_dir, *work_dir.parents) if one.exists())).free
     level: Literal["fine", "look"] = "fine" if free > LOW_DISK else "look"
     yield Finding(level, f"disk: {free / 2**30:.1f} GiB free for caches")
     memory = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
     yield Finding("fine" if memory > 2 else "look", f"memory: {memory:.1f} GiB free; {os.cpu_count()} cores")
-    if experiment.resources.gpus_per_site > 0 and shutil.which("nvidia-smi") is None:
-        yield Finding("stops", "resources.gpus_per_site asks for a GPU and none is found here; set it to 0")
+    wanted = experiment.resources.gpus_per_site
+    if wanted > 0 and experiment.resources.address is None and gpus() < wanted:
+        yield Finding(
+            "stops", f"resources.gpus_per_site is {wanted:g} but there are {gpus()} GPUs here; set it to 0"
+        )

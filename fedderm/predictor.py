@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from pydantic import ValidationError
+from scipy.special import expit, softmax
 
 from fedderm.evaluation.documents import OperatingPoint
-from fedderm.inference import predict_logits
+from fedderm.inference import Floats, predict_logits
 from fedderm.model.cascade import Cascade
 from fedderm.model.state import load_arrays
 from fedderm.settings import ModelSettings
@@ -18,12 +18,16 @@ from sites.diagnoses import CLASSES
 from sites.images import read_image, shades_of_grey, to_square
 
 
+class _UnknownSiteError(ValueError):
+    """A site that the model has no operating point for."""
+
+
 @dataclass(frozen=True)
 class Prediction:
     """What the model says of one image.
 
-    ``differential`` has P(class | malignant) of MEL, SCC and BCC, most likely first, and is empty for a benign decision
-    and in the binary scheme.
+    ``differential`` has P(class | malignant) of MEL, SCC and BCC, most likely first; it is empty for a benign
+    decision and in the binary scheme.
     """
 
     image: str
@@ -50,7 +54,7 @@ class Predictor:
 
     @classmethod
     def open(cls, path: Path, site: str | None = None) -> Self:
-        """Return the model of a run's folder or model folder, at ``site``'s operating point or the federation's.
+        """Return the model of a run's or model's folder, at ``site``'s operating point or the federation's.
 
         Raises ValueError where the folder holds no model, a file is damaged, or the site is unknown.
         """
@@ -64,28 +68,35 @@ class Predictor:
             raise ValueError(
                 f"{path}: holds no model (model/model.json is missing); give the folder of a finished run"
             ) from error
-        except (KeyError, TypeError, json.JSONDecodeError, ValidationError) as error:
-            raise ValueError(
-                f"{folder / 'model.json'}: is damaged ({error}); copy it again from the run"
-            ) from error
+        except _UnknownSiteError:
+            raise
+        except (KeyError, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(f"{folder / 'model.json'}: is damaged ({reason}); copy it again") from error
         model = Cascade(settings, pretrained=False)
         load_arrays(model, read_arrays(folder / "model.safetensors"))
         return cls(model, settings, point, views)
 
-    def predict(self, image: Path) -> Prediction:
-        """Return the prediction for one image file; raises ImageUnreadable where it is none."""
+    def logits(self, image: Path) -> tuple[Floats, Floats | None]:
+        """Return the triage logit (1,) and the differential logits (1, 3), None in the binary scheme.
+
+        The pixels are those of the pixel cache of a site without a simulated device.
+        """
         pixels = read_image(image)
         if self.settings.colour == "shades_of_grey":
             pixels = shades_of_grey(pixels)
         square = to_square(pixels, self.settings.image_size, self.settings.crop)
-        triage, differential = predict_logits(self.model, square[None], np.zeros(1, np.int64), self.views)
+        return predict_logits(self.model, square[None], np.zeros(1, np.int64), self.views)
+
+    def predict(self, image: Path) -> Prediction:
+        """Return the prediction for one image file; raises ImageUnreadable where it is none."""
+        triage, differential = self.logits(image)
         logit = float(triage[0])
-        probability = 1 / (1 + np.exp(-(self.point.slope * logit + self.point.intercept)))
+        probability = expit(self.point.slope * logit + self.point.intercept)
         malignant = logit >= self.point.threshold
         shares: dict[str, float] = {}
         if malignant and differential is not None:
-            exponents = np.exp(differential[0] - differential[0].max())
-            named = zip(CLASSES[1:], exponents / exponents.sum(), strict=True)
+            named = zip(CLASSES[1:], softmax(differential[0]), strict=True)
             shares = {
                 name: round(float(share), 6) for name, share in sorted(named, key=lambda item: -item[1])
             }
@@ -100,5 +111,5 @@ def _point(description: dict[str, Any], site: str | None) -> Any:
         return description["federation_point"]
     points = description["site_points"]
     if site not in points:
-        raise ValueError(f"--site {site}: this model knows the sites {', '.join(points)}")
+        raise _UnknownSiteError(f"--site {site}: this model knows the sites {', '.join(points)}")
     return points[site]

@@ -1,13 +1,15 @@
-"""Before a simulation trains: load every site, decode its images once, and prove that nothing is held twice."""
+"""Before a simulation trains: load every site, decode its images, and prove that nothing is held twice."""
 
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from fedderm.federation.session import Observer
 from fedderm.runs import RunFolder
 from fedderm.settings import Experiment
+from sites import simulated
 from sites.audit import AuditResult, audit
 from sites.cache import PixelCache, open_cache
 from sites.catalogue import SiteData, load_site, site_summary
@@ -47,8 +49,8 @@ class Prepared:
             sum(getattr(one, key) for one in checked.values()) for key in ("images", "lesions")
         )
         told = [
-            f"audit: {images} images of {lesions} lesions at {len(checked)} sites; no lesion, patient or image is in "
-            "two splits or at two sites"
+            f"audit: {images} images of {lesions} lesions at {len(checked)} sites; no lesion, patient or "
+            "image is in two splits or at two sites"
         ]
         for name, ids in self.removed.items():
             if ids:
@@ -68,7 +70,8 @@ class Prepared:
 def prepare(experiment: Experiment, folder: RunFolder, observer: PreparationObserver) -> Prepared:
     """Return the audited sites; writes ``audit.json`` and the gallery.
 
-    Raises SiteError where a site cannot start and AuditRefused where sites or splits share what the config does not settle.
+    Raises SiteError where a site cannot start and AuditRefused where sites or splits share what the config
+    does not settle.
     """
     loaded = load_sites(experiment, observer)
     caches = open_caches(experiment, loaded, observer)
@@ -82,11 +85,25 @@ def prepare(experiment: Experiment, folder: RunFolder, observer: PreparationObse
 def load_sites(experiment: Experiment, observer: PreparationObserver) -> list[SiteData]:
     """Return all sites' tables; simulated centres are rendered on the way."""
     loaded = []
-    for position, site in enumerate(experiment.sites):
-        observer.progress("load sites", position, len(experiment.sites))
-        loaded.append(load_site(site, experiment.data_root, experiment.work_dir, experiment.seed))
-    observer.progress("load sites", len(loaded), len(experiment.sites))
+    with rendering_shown(observer):
+        for position, site in enumerate(experiment.sites, start=1):
+            loaded.append(load_site(site, experiment.data_root, experiment.work_dir, experiment.seed))
+            observer.progress("load sites", position, len(experiment.sites))
     return loaded
+
+
+@contextmanager
+def rendering_shown(observer: PreparationObserver) -> Iterator[None]:
+    """Tell the observer how the rendering of simulated centres goes on."""
+
+    def progress(site: str, done: int, total: int) -> None:
+        observer.progress(f"{site}: render lesions", done, total)
+
+    before, simulated.progress = simulated.progress, progress
+    try:
+        yield
+    finally:
+        simulated.progress = before
 
 
 def open_caches(

@@ -1,4 +1,4 @@
-"""The run folder: everything an experiment leaves, written so that a kill at any moment loses at most one round."""
+"""The run folder: what an experiment leaves, written so that a kill at any moment loses at most a round."""
 
 import json
 import os
@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import pandas as pd
+from pydantic import BaseModel, Field, ValidationError
 
 from fedderm import config
 from fedderm.evaluation.documents import FederationEvaluation, SiteEvaluation
@@ -46,13 +47,22 @@ class RunFolder:
         return folder
 
     @classmethod
-    def open(cls, path: Path) -> Self:
-        """Return an existing run; raises ValueError where the folder is none."""
+    def open(cls, path: Path, data_root: Path | None = None) -> Self:
+        """Return an existing run, to go on with; ``data_root`` is where the data lie now, if elsewhere.
+
+        Raises ValueError where the folder is no run, or a file that going on needs is missing or damaged,
+        before minutes of preparation.
+        """
         if not (path / "config.yaml").is_file():
             raise ValueError(
                 f"{path}: is no run folder (it has no config.yaml); give the folder that a run printed"
             )
-        return cls(path.resolve(), config.load(path / "config.yaml"))
+        folder = cls(path.resolve(), config.load(path / "config.yaml", data_root=data_root))
+        state = folder.state()
+        if state["round"] and not state["finished"]:
+            folder.latest_arrays()
+            folder._metrics_before(state["round"] + 1)
+        return folder
 
     def write_text(self, name: str, text: str) -> None:
         """Write a file in one step: a reader sees the old text or the new one, whole."""
@@ -69,19 +79,35 @@ class RunFolder:
         self.write_text(name, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
     def read_json(self, name: str) -> Any:
-        """Return a JSON file's content, or None where there is none; raises ValueError where it is damaged."""
+        """Return a JSON file's content, None where there is none; raises ValueError where it is damaged."""
         path = self.path / name
         if not path.is_file():
             return None
         try:
             return json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise ValueError(f"{path}: is damaged ({error}); start the experiment anew") from error
+            raise self._damaged(name, str(error)) from error
 
     def state(self) -> dict[str, Any]:
-        """Return the state after the last finished round; round 0 where none has finished."""
-        fresh = {"round": 0, "rounds": self.experiment.rounds, "finished": False, "history": []}
-        return self.read_json("rounds/state.json") or fresh
+        """Return the state after the last finished round; round 0 where none has finished.
+
+        Raises ValueError where the file is damaged or belongs to another config.
+        """
+        found = self.read_json("rounds/state.json")
+        planned = self.experiment.rounds
+        if found is None:
+            return {"round": 0, "rounds": planned, "finished": False, "history": []}
+        try:
+            _State.model_validate(found)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise self._damaged("rounds/state.json", f"{where or 'the whole'}: {first['msg']}") from error
+        if found["round"] > planned:
+            raise self._damaged(
+                "rounds/state.json", f"{found['round']} rounds have ended but config.yaml plans {planned}"
+            )
+        return dict(found)
 
     def checkpoint(self, number: int) -> Path:
         """Return where the global model after round ``number`` lies."""
@@ -95,7 +121,7 @@ class RunFolder:
     def finish_round(
         self, number: int, arrays: Arrays, entry: Mapping[str, Any], rows: Iterable[LongRow]
     ) -> None:
-        """Write a round to disk: model and metrics first, the state last, so that the state never promises more."""
+        """Write a round to disk: model and metrics first, the state last, so that it never promises more."""
         save_arrays(self.checkpoint(number), arrays)
         self._append_metrics(number, rows)
         state = self.state()
@@ -130,13 +156,44 @@ class RunFolder:
         self.write_text("evaluation/metrics.csv", _csv(pd.DataFrame(list(rows), columns=list(COLUMNS))))
 
     def _append_metrics(self, number: int, rows: Iterable[LongRow]) -> None:
+        """Add a round's rows; those of a round that was written but never finished are replaced."""
+        new = _csv(pd.DataFrame(list(rows), columns=list(COLUMNS)))
+        header, _, body = new.partition("\n")
+        old = self._metrics_before(number) or f"{header}\n"
+        self.write_text("rounds/metrics.csv", old + body)
+
+    def _metrics_before(self, number: int) -> str:
+        """Return the table of the rounds before ``number`` as it was written; empty where there is none."""
         path = self.path / "rounds" / "metrics.csv"
-        new = pd.DataFrame(list(rows), columns=list(COLUMNS))
-        if path.is_file():
-            old = pd.read_csv(path)
-            new = pd.concat([old[old["round"] < number], new]) if len(new) else old[old["round"] < number]
-        self.write_text("rounds/metrics.csv", _csv(new))
+        if not path.is_file():
+            return ""
+        try:
+            # As texts: a site may be called 007 or NA, and a number keeps its digits.
+            table = pd.read_csv(path, dtype=str, keep_default_na=False)
+            return _csv(table[table["round"].astype(int) < number])
+        except (ValueError, KeyError) as error:
+            raise self._damaged("rounds/metrics.csv", " ".join(str(error).split())) from error
+
+    def _damaged(self, name: str, found: str) -> ValueError:
+        return ValueError(
+            f"{self.path / name}: is damaged ({found}); copy the run's folder again, or start the experiment "
+            "anew"
+        )
+
+
+class _Entry(BaseModel):
+    """A finished round; what else it holds is for the report."""
+
+    round: Annotated[int, Field(ge=1)]
+
+
+class _State(BaseModel):
+    """What ``rounds/state.json`` must hold to go on from it."""
+
+    round: Annotated[int, Field(ge=0)]
+    finished: bool
+    history: list[_Entry]
 
 
 def _csv(table: pd.DataFrame) -> str:
-    return table.to_csv(index=False, float_format="%.6g")
+    return table.to_csv(index=False, float_format="%.6g", lineterminator="\n")

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 Arrays = dict[str, npt.NDArray[np.generic]]
 """A network's parameters and buffers by name."""
@@ -17,7 +17,8 @@ def save_arrays(path: Path, arrays: Arrays) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     contiguous = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     try:
-        save_file(contiguous, temporary)
+        # Not save_file: on a full disk it raises an error of its own that has no errno.
+        temporary.write_bytes(save(contiguous))
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

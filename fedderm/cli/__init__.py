@@ -1,4 +1,4 @@
-"""The ``fedderm`` command. Each command imports what it needs when it runs, so that ``--help`` answers at once."""
+"""The ``fedderm`` command. Each command imports what it needs when it runs: ``--help`` answers at once."""
 
 import sys
 

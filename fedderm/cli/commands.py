@@ -48,8 +48,11 @@ def predict(
         bool, typer.Option("--json", help="One JSON object a line instead of a table.")
     ] = False,
 ) -> None:
-    """Say for each image: probability of malignancy, decision at the threshold, differential. Research use only."""
+    """Say for each image: probability of malignancy, decision, differential. Research use only.
+
+    An image that cannot be read is named and does not stop the others; the exit code is then 2.
+    """
     from fedderm.cli.prediction import predict_images
 
     if not predict_images(model, images, site, as_json):
-        raise typer.Exit(1)
+        raise typer.Exit(2)

@@ -1,72 +1,85 @@
-"""What a person sees while a run goes on: one line a site, a bar a stage, one line a finished round."""
+"""What a person sees while a run goes on: bars on a terminal; in a file or a CI log, one line a stage."""
 
 from collections.abc import Sequence
-from dataclasses import astuple, fields
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console as RichConsole
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
     SpinnerColumn,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
 )
-from rich.table import Table
+from rich.table import Column
 
+from fedderm.cli.terminal import output
 from fedderm.evaluation.long_format import POOLED, LongRow
 from strategies.exchange import Event
 
+MOST_NAMED = 3
+"""Sites that are named as still at work; more are counted."""
+
 
 class Console:
-    """Shows progress by round and site, on a terminal as bars and elsewhere as lines."""
+    """Shows progress by round and site: a bar for what is being done, and which sites are still at it."""
 
     def __init__(self) -> None:
-        self._console = RichConsole(highlight=False, soft_wrap=True)
-        self._progress = Progress(
+        self._console = output()
+        self._bars = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=16),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            TextColumn("[dim]{task.fields[waiting]}"),
+            TextColumn("{task.fields[waiting]}", style="dim", table_column=Column(no_wrap=True, ratio=1)),
             console=self._console,
             transient=True,
+            expand=True,
+            disable=not self._console.is_terminal,
         )
-        self._task: int | None = None
+        self._stage: TaskID | None = None
         self._title = ""
+        self._told: set[str] = set()
+        self._asked = 0
         self._waiting: list[str] = []
 
     def __enter__(self) -> Self:
         """Start drawing."""
-        self._progress.start()
+        self._bars.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop drawing."""
-        self._progress.stop()
+        """Stop drawing; the bars vanish, lines stay."""
+        self._bars.stop()
 
     def say(self, sentence: str) -> None:
-        """Print a line."""
-        self._console.print(sentence, markup=False)
+        """Print a sentence, wrapped between words."""
+        self._console.print(sentence)
+
+    def show(self, line: str) -> None:
+        """Print a line as it is, however long: something to be copied, such as a path."""
+        self._console.print(line, soft_wrap=True)
 
     def warn(self, sentence: str) -> None:
         """Print a warning."""
-        self._console.print(f"warning: {sentence}", style="yellow", markup=False)
+        self._console.print(f"warning: {sentence}", style="yellow")
 
     def progress(self, title: str, done: int, total: int) -> None:
         """Show how far a preparation is."""
-        self._show(title, done, total, [])
+        self._begin(title, total, f"{title} ({total})")
+        self._update(done, total, "")
 
     def stage(self, title: str, sites: Sequence[str]) -> None:
         """Show that sites are being asked."""
-        self._waiting = list(sites)
-        self._show(title, 0, len(sites), self._waiting)
+        self._waiting, self._asked = list(sites), len(sites)
+        self._begin(title, len(sites), f"{title} at {', '.join(sites)}")
+        self._update(0, len(sites), self._at_work())
 
     def site(self, event: Event) -> None:
         """Show that a site has answered."""
@@ -74,11 +87,7 @@ class Console:
             self._waiting.remove(event.member.name)
         if event.kind == "resent":
             self.warn(f"site {event.member.name}: its worker died; asked again")
-        if self._task is not None:
-            task = self._progress.tasks[-1]
-            self._show(
-                self._title, int(task.total or 0) - len(self._waiting), int(task.total or 0), self._waiting
-            )
+        self._update(self._asked - len(self._waiting), self._asked, self._at_work())
 
     def round_done(self, number: int, rounds: int, rows: Sequence[LongRow]) -> None:
         """Print a finished round's pooled AUCs."""
@@ -90,27 +99,37 @@ class Console:
             and row["unit"] == "image"
             and row["value"] is not None
         ]
-        self.say(f"round {number}/{rounds}  {'  '.join(values)}")
+        self.say(f"round {number}/{rounds} done  {'  '.join(values)}".rstrip())
 
     def site_table(self, run: Path) -> None:
         """Print the finished run's table and its summary."""
-        from fedderm.report import SiteRow, site_table, summary_sentences
+        from fedderm.cli.run_table import run_table
+        from fedderm.report import site_table, summary_sentences
 
-        rows = site_table(run)
-        table = Table(show_edge=False, pad_edge=False)
-        for heading in fields(SiteRow):
-            table.add_column(heading.name, overflow="fold")
-        for row in rows:
-            table.add_row(*astuple(row))
-        self._console.print(table)
+        self.show("")
+        self._console.print(run_table(site_table(run), self._console.width))
+        self.say("Percentages go from the federation's threshold to the site's own.")
+        self.show("")
         for sentence in summary_sentences(run):
             self.say(sentence)
 
-    def _show(self, title: str, done: int, total: int, waiting: Sequence[str]) -> None:
-        named = ", ".join(waiting[:4]) + (f" and {len(waiting) - 4} more" if len(waiting) > 4 else "")
-        if self._task is None or title != self._title:
-            if self._task is not None:
-                self._progress.remove_task(self._progress.task_ids[-1])
-            self._title = title
-            self._task = self._progress.add_task(title, total=total, waiting=named)
-        self._progress.update(self._progress.task_ids[-1], completed=done, total=total, waiting=named)
+    def _begin(self, title: str, total: int, line: str) -> None:
+        """Start a stage's bar; where there are no bars, print its line."""
+        if title == self._title:
+            return
+        self._title = title
+        if not self._console.is_terminal and title not in self._told:
+            self.say(line)
+        self._told.add(title)
+        if self._stage is not None:
+            self._bars.remove_task(self._stage)
+        self._stage = self._bars.add_task(title, total=total, waiting="")
+
+    def _update(self, done: int, total: int, waiting: str) -> None:
+        if self._stage is not None:
+            self._bars.update(self._stage, completed=done, total=total, waiting=waiting)
+
+    def _at_work(self) -> str:
+        more = len(self._waiting) - MOST_NAMED
+        named = ", ".join(self._waiting[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+        return f"waiting for {named}" if named else ""

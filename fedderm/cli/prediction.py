@@ -6,8 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 
+from fedderm.cli.errors import tell
+from fedderm.cli.terminal import output, plain_table
 from fedderm.predictor import Prediction, Predictor
 from sites.files import IMAGE_SUFFIXES
 from sites.images import ImageUnreadable
@@ -16,44 +19,59 @@ from sites.images import ImageUnreadable
 def predict_images(model: Path, images: list[Path], site: str | None, as_json: bool) -> bool:
     """Print a prediction for each image; return whether all could be read.
 
-    An unreadable image is named on standard error and does not stop the others.
+    An unreadable image is named on standard error and does not stop the others. Raises ValueError where the
+    model cannot be used, or a folder holds no image.
     """
+    paths = [file for path in images for file in _files(path)]
     predictor = Predictor.open(model, site)
-    found, complete = [], True
-    for path in _files(images):
+    found, unreadable = [], 0
+    for path in _shown(paths, as_json):
         try:
             prediction = predictor.predict(path)
         except ImageUnreadable as error:
-            print(f"fedderm: {error}", file=sys.stderr)
-            complete = False
+            tell(str(error))
+            unreadable += 1
             continue
         if as_json:
-            print(json.dumps(prediction.as_dict()))
+            print(json.dumps(prediction.as_dict()), flush=True)
         else:
             found.append(prediction)
     if not as_json:
         _print(found, predictor)
-    return complete
+    if unreadable:
+        tell(f"{unreadable} of {len(paths)} images could not be read")
+    return not unreadable
 
 
-def _files(images: list[Path]) -> Iterator[Path]:
-    for path in images:
-        if path.is_dir():
-            yield from sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
-        else:
-            yield path
+def _files(path: Path) -> Iterator[Path]:
+    """Yield an image, or the images in a folder and below it, but no hidden ones."""
+    if not path.is_dir():
+        yield path
+        return
+    files = [
+        file
+        for file in sorted(path.rglob("*"))
+        if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".") and file.is_file()
+    ]
+    if not files:
+        raise ValueError(f"{path}: holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
+    yield from files
+
+
+def _shown(paths: list[Path], as_json: bool) -> Iterator[Path]:
+    """Yield the paths with a bar on standard error, where someone watches one."""
+    bar = Console(stderr=True)
+    watched = bar.is_terminal and len(paths) > 1 and not (as_json and sys.stdout.isatty())
+    yield from track(paths, "predict", console=bar, transient=True, disable=not watched)
 
 
 def _print(predictions: list[Prediction], predictor: Predictor) -> None:
-    table = Table(show_edge=False, pad_edge=False)
-    for heading in ("image", "P(malignant)", "decision", "differential"):
-        table.add_column(heading, overflow="fold")
+    table: Table = plain_table("image", "P(malignant)", "decision", "differential", folding="image")
     for one in predictions:
         differential = ", ".join(f"{name} {share:.0%}" for name, share in one.differential.items())
         table.add_row(str(one.image), f"{one.probability:.3f}", one.decision, differential or "-")
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(table)
-    console.print(
-        f"threshold {predictor.point.threshold_probability:.3f}: {predictor.point.origin} Research use only; not a medical device.",
-        markup=False,
-    )
+    console = output()
+    if predictions:
+        console.print(table)
+    console.print(f"threshold {predictor.point.threshold_probability:.3f}: {predictor.point.origin}")
+    console.print("Research use only; not a medical device.")

@@ -14,7 +14,7 @@ def start(
 ) -> None:
     """Run an experiment, or go on with one; print the sites' table and where the report lies."""
     folder = _resumed(path, data_root, overrides, resume) if resume else _fresh(path, data_root, overrides)
-    console.say(f"run folder: {folder.path}")
+    console.show(f"run folder: {folder.path}")
     if folder.state()["finished"]:
         console.say("this run is finished; its report is drawn again")
         from fedderm.report import build_report
@@ -23,7 +23,7 @@ def start(
     else:
         _run(folder, console)
     console.site_table(folder.path)
-    console.say(f"report: {folder.path / 'report.html'}")
+    console.show(f"report: {folder.path / 'report.html'}")
 
 
 def _run(folder: RunFolder, console: Console) -> None:
@@ -37,7 +37,7 @@ def _run(folder: RunFolder, console: Console) -> None:
         raise Interrupted(f"interrupted; finished rounds are kept; {hint}") from error
     except (ValueError, OSError) as error:
         if folder.state()["round"]:
-            console.say(hint)
+            console.show(hint)
         raise error
 
 
@@ -48,8 +48,8 @@ def _fresh(path: Path | None, data_root: Path | None, overrides: list[str]) -> R
 
 
 def _resumed(path: Path | None, data_root: Path | None, overrides: list[str], resume: Path) -> RunFolder:
-    if path is not None or data_root is not None or overrides:
+    if path is not None or overrides:
         raise ValueError(
-            "--resume goes on with the run's own config; leave out the config, --data-root and --set, or start anew"
+            "--resume goes on with the run's own config; leave out the config and --set, or start anew"
         )
-    return RunFolder.open(resume)
+    return RunFolder.open(resume, data_root)

@@ -41,7 +41,7 @@ def doctor(
     data_root: DataRoot = None,
     site: Annotated[str | None, typer.Option(help="Look at this site only.")] = None,
 ) -> None:
-    """Check each site's table and images and what its counts allow; exit code 2 where a site could not start."""
+    """Check each site's table, images and counts; exit code 2 where a site could not start."""
     from fedderm.cli import inspection
 
     if not inspection.examine_sites(config, data_root, site):

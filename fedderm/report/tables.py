@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fedderm.evaluation.documents import Estimate, OperatingPoint, Performance, SiteEvaluation
+from fedderm.evaluation.documents import Certificate, Estimate, OperatingPoint, Performance, SiteEvaluation
 from fedderm.report.folder import RunFolder, at_lesion_level, read_run
-from fedderm.report.formats import decimal, detected, interval, known, metric, percent, spared
+from fedderm.report.formats import decimal, detected, interval, known, metric, spared
 
 
 @dataclass(frozen=True)
@@ -16,14 +16,14 @@ class SiteRow:
     site: str
     role: str
     lesions: str
-    """``220 (33 malignant)``: what the AUC was measured on."""
+    """``220 (33)``: lesions that the AUC was measured on, and the malignant ones among them."""
     auc: str
     """``0.791 [0.71–0.86]``."""
     sensitivity: str
-    """``80 % → 90 %``: at the federation's threshold, then at the site's own, on the same test split."""
+    """``80 → 90``, percent: at the federation's threshold and at the site's own, on the same test split."""
     specificity: str
     certificate: str
-    """The certificate's own sentence."""
+    """``certified``; else ``15 of 29`` malignant calibration lesions needed, or ``under 29`` where hidden."""
 
 
 def site_table(run_dir: Path) -> list[SiteRow]:
@@ -38,17 +38,26 @@ def _site_row(site: SiteEvaluation) -> SiteRow:
     before, after = at_lesion_level(site.before), at_lesion_level(site.after)
 
     def change(name: str) -> str:
-        return f"{percent(metric(before, name).value)} → {percent(metric(after, name).value)}"
+        old, new = metric(before, name).value, metric(after, name).value
+        return " → ".join(decimal(None if value is None else 100 * value, places=0) for value in (old, new))
 
     return SiteRow(
         site=site.site,
         role=site.role,
-        lesions=f"{measured.n:,} ({measured.positives:,} malignant)" if measured else "–",
+        lesions=f"{measured.n:,} ({measured.positives:,})" if measured else "–",
         auc=f"{decimal(auc.value)} [{span}]" if span else decimal(auc.value),
         sensitivity=change("sensitivity"),
         specificity=change("specificity"),
-        certificate=site.certificate.sentence,
+        certificate=_of_needed(site.certificate),
     )
+
+
+def _of_needed(certificate: Certificate) -> str:
+    if certificate.certified:
+        return "certified"
+    # 0 is also what a site reports whose minimum cell size hides how many it has.
+    few = f"{certificate.positives} of" if certificate.positives else "under"
+    return f"{few} {certificate.needed}"
 
 
 def discrimination_of(site: SiteEvaluation) -> Performance | None:
