@@ -36,10 +36,15 @@ def serve(
     salt = secrets.token_hex(16)
     given_up = {} if prepared is None else prepared.given_up(salt)
     session = Session(grid, folder, observer, should_stop, salt, given_up)
-    cards = roll_call(session)
-    initial = {} if folder.state()["round"] else initial_arrays(experiment)
-    arrays = run_rounds(session, cards, initial)
-    conclude(session, cards, arrays)
+    session.note(stopped=None)
+    try:
+        cards = roll_call(session)
+        initial = {} if folder.state()["round"] else initial_arrays(experiment)
+        arrays = run_rounds(session, cards, initial)
+        conclude(session, cards, arrays)
+    except ValueError as error:
+        session.note(stopped=str(error))  # who was refused and why, for whoever finds the folder later
+        raise
     folder.finish(time.monotonic() - start)
     build_report(folder.path)
 

@@ -19,7 +19,8 @@ from strategies.errors import Interrupted, QuorumLost
 _LOST_WORKER = frozenset({ErrorCode.UNKNOWN, ErrorCode.CLIENT_APP_CRASHED})
 """What Flower reports when the process died under a message; an exception of the app has its own code."""
 
-_WRAPPED = re.compile(r"<class '[^']*'>:<'(Exception \w+ occurred\. Message: )?(?P<said>.*)'>")
+_WRAPPED = re.compile(r"<class '[^']*'>:<'(?P<said>.*)'>")
+_REPEATED = re.compile(r"^\s*(Exception \w+ occurred\. Message: )+")
 
 
 @dataclass(frozen=True)
@@ -191,7 +192,8 @@ class _Post:
 
     def _fail(self, position: int, reason: str) -> None:
         name = self._requests[position][0].name
-        self._keep(position, None, f"site {name}: {reason}", "failed")
+        said = reason.removeprefix(f"site {name}: ")
+        self._keep(position, None, f"site {name}: {said}", "failed")
 
     def _elapsed(self) -> float:
         return time.monotonic() - self._start
@@ -207,9 +209,11 @@ class _Post:
 
 def _one_line(reason: str | None, longest: int = 300) -> str:
     text = " ".join((reason or "no reason given").split())
-    # Flower: <class '...'>:<'Exception ClientAppException occurred. Message: what the site said'>
+    # Flower: <class '...'>:<'Exception ClientAppException occurred. Message: what the site said'>, with Ray
+    # twice over.
     if match := _WRAPPED.fullmatch(text):
-        text = match["said"]
+        text = match["said"].strip()
+    text = _REPEATED.sub("", text)
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 

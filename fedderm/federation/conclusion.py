@@ -1,11 +1,11 @@
-"""The end of a run: the federation's operating point, every site's recalibration, the model and its
-papers."""
+"""The end of a run: the federation's operating point, the sites' recalibration, the model and its papers."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy.typing as npt
-from flwr.app import ArrayRecord
+from flwr.app import ArrayRecord, Message
 
 from fedderm import __version__, messages
 from fedderm.evaluation.counts import UNITS, Counts
@@ -21,21 +21,34 @@ from sites.diagnoses import CLASSES
 Replicates = dict[Unit, npt.NDArray[Any]]
 
 
+@dataclass(frozen=True)
+class _Conclusion:
+    """What one site says of the final model."""
+
+    evaluation: SiteEvaluation
+    counts: Counts
+    replicates: Replicates
+
+
 def conclude(session: Session, cards: Sequence[SiteCard], arrays: ArrayRecord) -> None:
-    """Evaluate and recalibrate the final model at all sites, and write model and evaluation."""
+    """Evaluate and recalibrate the final model at all sites, and write model and evaluation.
+
+    Raises QuorumLost, to be resumed, where fewer sites than the strategy's quorum can answer.
+    """
     point, certificate = _federation_point(session, cards, arrays)
-    evaluations, counts, replicates = _recalibrate(session, cards, arrays, point)
+    found = _recalibrate(session, cards, arrays, point)
     roles = {card.member.name: card.role for card in cards}
+    by_role = {
+        role: [one for name, one in found.items() if roles[name] == role] for role in ("train", "held-out")
+    }
     federation = evaluate_federation(
-        {
-            role: sum((counts[name] for name in names), Counts.zero())
-            for role, names in _by_role(counts, roles)
-        },
-        {role: _summed([replicates[name] for name in names]) for role, names in _by_role(counts, roles)},
+        {role: sum((one.counts for one in ones), Counts.zero()) for role, ones in by_role.items() if ones},
+        {role: _summed([one.replicates for one in ones]) for role, ones in by_role.items() if ones},
         point,
         certificate,
         session.experiment.model.scheme,
     )
+    evaluations = {name: one.evaluation for name, one in found.items()}
     number = session.experiment.rounds
     rows = [row for one in evaluations.values() for row in long_rows_of_site(one, number)]
     rows += long_rows_of_federation(federation, number)
@@ -48,12 +61,12 @@ def _federation_point(
 ) -> tuple[OperatingPoint, Certificate]:
     settings = session.experiment.evaluation
     training = [card for card in cards if card.role == "train"]
-    found = evaluate_counts(
-        session, training, arrays, "calibration", settings.views, "federation's threshold"
-    )
+    title = "federation's threshold"
+    answers = evaluate_counts(session, training, arrays, "calibration", settings.views, title)
+    answers.require(session.experiment.strategy.quorum, title)
     roles = {card.member.name: card.role for card in training}
     return federation_point(
-        calibration_counts(found, roles),
+        calibration_counts(answers.found, roles),
         settings.target_sensitivity,
         settings.confidence,
         session.experiment.seed,
@@ -62,37 +75,30 @@ def _federation_point(
 
 def _recalibrate(
     session: Session, cards: Sequence[SiteCard], arrays: ArrayRecord, point: OperatingPoint
-) -> tuple[dict[str, SiteEvaluation], dict[str, Counts], dict[str, Replicates]]:
-    evaluations: dict[str, SiteEvaluation] = {}
-    counts: dict[str, Counts] = {}
-    replicates: dict[str, Replicates] = {}
-    for reply in session.ask(
+) -> dict[str, _Conclusion]:
+    answers = session.gather(
         "recalibrate",
         messages.RECALIBRATE,
         [card.member for card in cards],
         arrays,
+        _read,
         operating_point=point.model_dump_json(),
         views=session.experiment.evaluation.views,
-    ):
-        if reply.message is None:
-            session.observer.warn(str(reply.reason))
-            continue
-        name = reply.member.name
-        document, drawn = messages.read_evaluation(reply.message)
-        evaluations[name] = SiteEvaluation.model_validate_json(document)
-        counts[name] = Counts.from_array(messages.read_counts(reply.message)["test"])
-        replicates[name] = {unit: drawn[unit] for unit in UNITS if unit in drawn}
-    if not evaluations:
-        raise ValueError("no site could recalibrate the model; see the warnings above, then resume the run")
-    return evaluations, counts, replicates
+    )
+    for sentence in answers.missing.values():
+        session.observer.warn(sentence)
+    answers.require(session.experiment.strategy.quorum, "recalibrate")
+    session.note(not_concluded=answers.missing)
+    return answers.found
 
 
-def _by_role(counts: Mapping[str, Counts], roles: Mapping[str, str]) -> list[tuple[str, list[str]]]:
-    return [
-        (role, names)
-        for role in ("train", "held-out")
-        if (names := [name for name in counts if roles[name] == role])
-    ]
+def _read(message: Message) -> _Conclusion:
+    document, drawn = messages.read_evaluation(message)
+    return _Conclusion(
+        SiteEvaluation.model_validate_json(document),
+        Counts.from_array(messages.read_counts(message)["test"]),
+        {unit: drawn[unit] for unit in UNITS if unit in drawn},
+    )
 
 
 def _summed(parts: Sequence[Replicates]) -> Replicates:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from flwr.app import Message
 from flwr.serverapp import Grid
 
 from fedderm import messages
@@ -27,36 +28,40 @@ class SiteCard:
 def roll_call(session: Session) -> list[SiteCard]:
     """Return the cards of all sites, in the experiment's order; unlisted ones after, by name.
 
-    Raises ValueError where a site cannot start (with its own sentence), where two share a name, and where
-    two hold the
-    same lesions or images.
+    Raises ValueError where a site cannot start (with its own sentence), where two share a name, and where two
+    hold the same lesions or images.
     """
     nodes = _wait_for_nodes(session, len(session.experiment.sites))
     strangers = [Member(node, f"node {position + 1}", 0) for position, node in enumerate(nodes)]
+    ids = {member.name: member.node_id for member in strangers}
+    answers = session.gather("roll call", messages.QUERY, strangers, None, _read)
+    if answers.missing:
+        said = {text.removeprefix(f"site {name}: ") for name, text in answers.missing.items()}
+        raise ValueError("; ".join(sorted(said)))
     cards: list[SiteCard] = []
-    failures: list[str] = []
     fingerprints: dict[str, dict[str, list[str]]] = {}
-    for reply in session.ask("roll call", messages.QUERY, strangers, None):
-        if reply.message is None:
-            failures.append(str(reply.reason).removeprefix(f"site {reply.member.name}: "))
-            continue
-        details, prints = messages.read_card(reply.message)
+    for stranger, (details, prints) in answers.found.items():
         name = str(details["name"])
         if name in fingerprints:
             raise ValueError(f"two nodes call themselves {name}; give each site its own name")
         fingerprints[name] = prints
-        member = Member(reply.member.node_id, name, int(details["num_examples"]))
+        member = Member(ids[stranger], name, int(details["num_examples"]))
         cards.append(SiteCard(member, str(details["role"]), details))
-    if failures:
-        raise ValueError("; ".join(sorted(set(failures))))
     _refuse_overlaps(fingerprints)
     order = {site.name: position for position, site in enumerate(session.experiment.sites)}
     return sorted(cards, key=lambda card: (order.get(card.member.name, len(order)), card.member.name))
 
 
+def _read(message: Message) -> tuple[dict[str, Any], dict[str, list[str]]]:
+    details, prints = messages.read_card(message)
+    missing = {"name", "role", "num_examples"} - details.keys()
+    if missing or details["role"] not in ("train", "held-out"):
+        raise ValueError(f"its card lacks {', '.join(sorted(missing)) or 'a role that exists'}")
+    return details, prints
+
+
 def training_members(session: Session, cards: Sequence[SiteCard]) -> list[Member]:
-    """Return who is sent ``train``: the training sites, or the one node that stands for all in the pooled
-    baseline."""
+    """Return who is sent ``train``: the training sites, or the one node that trains on all their images."""
     members = [card.member for card in cards if card.role == "train"]
     if not members:
         raise ValueError("no site that joined has role: train; at least one must train")
@@ -80,8 +85,8 @@ def _wait_for_nodes(session: Session, expected: int) -> list[int]:
         time.sleep(0.05)
     if len(nodes) > expected:
         raise ValueError(
-            f"{len(nodes)} nodes are connected but the experiment lists {expected} sites; start as many nodes "
-            "as sites"
+            f"{len(nodes)} nodes are connected but the experiment lists {expected} sites; start as many "
+            "nodes as sites"
         )
     return nodes
 

@@ -2,17 +2,22 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from math import ceil
+from typing import Any, Generic, Protocol, TypeVar
 
-from flwr.app import ArrayRecord, RecordDict
+from flwr.app import ArrayRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
 from fedderm import messages
 from fedderm.evaluation.long_format import LongRow
 from fedderm.runs import RunFolder
 from fedderm.settings import Experiment
+from strategies.errors import QuorumLost
 from strategies.exchange import Event, Member, Reply, exchange
 from strategies.rounds import size
+
+Answer = TypeVar("Answer")
+_LONGEST = 200
 
 
 class Observer(Protocol):
@@ -37,6 +42,27 @@ class Traffic:
 
     down: int = 0
     up: int = 0
+
+
+@dataclass(frozen=True)
+class Answers(Generic[Answer]):
+    """What the asked sites made of one question."""
+
+    found: dict[str, Answer]
+    """Site to its answer, in the order asked."""
+    missing: dict[str, str]
+    """Site to the sentence why it has none."""
+
+    def require(self, quorum: float, what: str) -> None:
+        """Return if this fraction of the sites answered, and one at least; otherwise raise QuorumLost."""
+        asked = len(self.found) + len(self.missing)
+        needed = max(1, ceil(quorum * asked - 1e-9))
+        if len(self.found) < needed:
+            raise QuorumLost(
+                f"{what}: {len(self.found)} of {asked} sites gave a usable answer and {needed} are needed: "
+                f"{'; '.join(self.missing.values())}; finished rounds are kept: mend these sites and resume "
+                "the run"
+            )
 
 
 @dataclass(frozen=True)
@@ -78,6 +104,41 @@ class Session:
                 self.traffic.up += size(reply.message.content)
             yield reply
 
+    def gather(
+        self,
+        title: str,
+        message_type: str,
+        members: Sequence[Member],
+        arrays: ArrayRecord | None,
+        read: Callable[[Message], Answer],
+        **values: Any,
+    ) -> Answers[Answer]:
+        """Return what ``read`` makes of each member's reply.
+
+        A reply that cannot be read counts as missing: it comes from another machine, perhaps another version.
+        """
+        answers: Answers[Answer] = Answers({}, {})
+        for reply in self.ask(title, message_type, members, arrays, **values):
+            name = reply.member.name
+            if reply.message is None:
+                answers.missing[name] = str(reply.reason)
+                continue
+            try:
+                answers.found[name] = read(reply.message)
+            except (ValueError, KeyError, TypeError) as error:
+                answers.missing[name] = (
+                    f"site {name}: its answer to {message_type} cannot be used ({_brief(error)}); does it "
+                    "run the same version of fedderm?"
+                )
+        return answers
+
+    def note(self, **facts: Any) -> None:
+        """Write facts into ``rounds/state.json``; None takes one out."""
+        state = {**self.folder.state(), **facts}
+        self.folder.write_json(
+            "rounds/state.json", {key: value for key, value in state.items() if value is not None}
+        )
+
     def content(self, arrays: ArrayRecord | None, **values: Any) -> RecordDict:
         """Return a message's content for any site."""
         return messages.request(self.config(**values), arrays)
@@ -86,3 +147,8 @@ class Session:
         """Return the config record that every message of this sitting carries."""
         shared = {"salt": self.salt, "given_up": dict(self.given_up)}
         return messages.config_record(self.experiment, **shared, **values)
+
+
+def _brief(error: Exception) -> str:
+    text = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+    return " ".join(text.split())[:_LONGEST]

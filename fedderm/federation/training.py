@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from flwr.app import ArrayRecord
+from flwr.app import ArrayRecord, Message
 from flwr.serverapp.strategy import Strategy
 
 from fedderm import messages
@@ -12,7 +12,7 @@ from fedderm.evaluation.long_format import LongRow, long_rows_of_counts
 from fedderm.evaluation.recalibration import federation_point
 from fedderm.federation.head_start import start_heads
 from fedderm.federation.roll_call import SiteCard, training_members
-from fedderm.federation.session import Session
+from fedderm.federation.session import Answers, Session
 from fedderm.settings import StrategySettings
 from fedderm.weights import Arrays
 from strategies.catalogue import build
@@ -53,37 +53,44 @@ def run_rounds(session: Session, cards: Sequence[SiteCard], initial: Arrays) -> 
         arrays = result.arrays
         for sentence in result.refused.values():
             session.observer.warn(sentence)
-        rows = _evaluate_round(session, cards, arrays, number)
-        folder.finish_round(number, messages.from_record(arrays), _entry(result), rows)
+        rows, missing = _evaluate_round(session, cards, arrays, number)
+        entry = {**_entry(result), "not_evaluated": missing}
+        folder.finish_round(number, messages.from_record(arrays), entry, rows)
         session.observer.round_done(number, experiment.rounds, rows)
     return arrays
 
 
 def evaluate_counts(
     session: Session, cards: Sequence[SiteCard], arrays: ArrayRecord, splits: str, views: int, title: str
-) -> dict[str, dict[str, Counts]]:
-    """Return site to split to counts; a site that cannot answer is left out, with a warning."""
-    found: dict[str, dict[str, Counts]] = {}
+) -> Answers[dict[str, Counts]]:
+    """Return each site's counts by split; a site that cannot answer is missing, with a warning."""
     members = [card.member for card in cards]
-    for reply in session.ask(title, messages.EVALUATE, members, arrays, splits=splits, views=views):
-        if reply.message is None:
-            session.observer.warn(str(reply.reason))
-            continue
-        counts = messages.read_counts(reply.message)
-        found[reply.member.name] = {split: Counts.from_array(one) for split, one in counts.items()}
-    if not found:
-        raise ValueError("no site could evaluate the model; see the warnings above, then resume the run")
-    return found
+    answers = session.gather(
+        title, messages.EVALUATE, members, arrays, _read_counts, splits=splits, views=views
+    )
+    for sentence in answers.missing.values():
+        session.observer.warn(sentence)
+    return answers
+
+
+def _read_counts(message: Message) -> dict[str, Counts]:
+    return {split: Counts.from_array(one) for split, one in messages.read_counts(message).items()}
 
 
 def _evaluate_round(
     session: Session, cards: Sequence[SiteCard], arrays: ArrayRecord, number: int
-) -> list[LongRow]:
+) -> tuple[list[LongRow], dict[str, str]]:
+    """Return the round's rows, and site to the sentence why it has none.
+
+    Only a look at how training goes: a site that is missing does not stop it, as long as one answers.
+    """
     experiment = session.experiment
     if number % experiment.evaluation.every and number != experiment.rounds:
-        return []
+        return [], {}
     title = f"round {number}/{experiment.rounds}: evaluate"
-    found = evaluate_counts(session, cards, arrays, SPLITS, 1, title)
+    answers = evaluate_counts(session, cards, arrays, SPLITS, 1, title)
+    answers.require(0.0, title)
+    found = answers.found
     roles = {card.member.name: card.role for card in cards}
     point, _ = federation_point(
         calibration_counts(found, roles),
@@ -102,7 +109,7 @@ def _evaluate_round(
         pools[roles[name]] = pools.get(roles[name], Counts.zero()) + test
     for role, pool in pools.items():
         add(pool, role=role, split="test")
-    return rows
+    return rows, answers.missing
 
 
 def calibration_counts(found: dict[str, dict[str, Counts]], roles: dict[str, str]) -> Counts:
