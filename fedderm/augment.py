@@ -1,7 +1,7 @@
 """Random geometry and colour for a batch of images, on the device that trains.
 
-Own code because each image of the batch draws its own parameters in one ``grid_sample``, from a generator of ours
-(torchvision's transforms apply one draw to the whole batch and read the global random state).
+Own code because each image of the batch draws its own parameters in one ``grid_sample``, from a generator of
+ours; torchvision's transforms apply one draw to the whole batch and read the global random state.
 """
 
 import math
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fedderm.settings import AugmentationSettings
 
-# Ranges are our choice, backed by what differs between real sites (channel gains: log-SD about 0.07 between sources).
+# Our choice, backed by what differs between real sites (channel gains: log-SD about 0.07 between sources).
 ZOOM, ASPECT, SHIFT = 0.25, 0.08, 0.08
 GAIN, GAMMA, SATURATION, CONTRAST, BRIGHTNESS = 0.10, 0.18, 0.18, 0.15, 0.10
 

@@ -1,8 +1,7 @@
 """The Flower ClientApp, the same in simulation and deployment: it only routes.
 
 The work is in ``fedderm.site_tasks``, imported with the first message: a server process that starts workers
-does
-not import torch for their sake.
+does not import torch for their sake.
 """
 
 from flwr.app import Context, Message

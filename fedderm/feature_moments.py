@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedderm.head_start import Moments, moments, total
-from fedderm.inference import BATCH, extract_features
+from fedderm.inference import batches, extract_features
 from fedderm.model.cascade import Cascade
 from fedderm.trainset import TrainSet
 from sites.diagnoses import CLASSES
@@ -18,8 +18,7 @@ def feature_moments(model: Cascade, data: TrainSet, precision: str) -> dict[str,
     """
     of_all: list[Moments] = []
     of_malignant: list[Moments] = []
-    for start in range(0, len(data), BATCH):
-        chosen = np.arange(start, min(start + BATCH, len(data)))
+    for chosen in batches(np.arange(len(data)), data.pixels[0].shape[1]):
         first, last = extract_features(model, data.batch(chosen), precision)
         classes, weights = data.classes[chosen], data.weights[chosen]
         of_all.append(moments(first, np.eye(len(CLASSES))[classes], weights))

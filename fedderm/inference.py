@@ -12,6 +12,8 @@ from fedderm.model.cascade import Cascade, Logits
 from fedderm.training import to_input
 
 BATCH = 256
+"""Images at a time, up to ``BATCH_SIDE`` pixels a side; fewer of larger ones, for the sake of memory."""
+BATCH_SIDE = 112
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
@@ -22,15 +24,15 @@ def predict_logits(
 ) -> tuple[Floats, Floats | None]:
     """Return the triage logits (n,) and the differential logits (n, 3), or None in the binary scheme.
 
-    ``pixels`` (N, S, S, 3) uint8, of which ``rows`` (n,) are read; ``views`` 1, 2 or 4 mirror images are
-    averaged.
+    ``pixels`` (N, S, S, 3) uint8, of which ``rows`` (n,) are read; the logits of ``views`` 1, 2 or 4 mirror
+    images are averaged.
     """
     device = next(model.parameters()).device
     model.eval()
     triage, differential = [np.empty(0)], [np.empty((0, 3))]
     with torch.inference_mode():
-        for start in range(0, len(rows), BATCH):
-            images = to_input(pixels[rows[start : start + BATCH]], device)
+        for chosen in batches(rows, pixels.shape[1]):
+            images = to_input(pixels[chosen], device)
             with autocast(device, precision):
                 logits = _mean([model(view) for view in _views(images, views)])
             triage.append(logits.triage.double().cpu().numpy())
@@ -40,11 +42,15 @@ def predict_logits(
     return np.concatenate(triage), np.concatenate(differential) if has_differential else None
 
 
-def extract_features(
-    model: Cascade, pixels: Pixels, precision: str = "auto"
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return what the two heads see of ``pixels`` (n, S, S, 3) uint8, (n, F) each, without augmentation or
-    dropout."""
+def batches(rows: npt.NDArray[np.int64], side: int) -> Iterator[npt.NDArray[np.int64]]:
+    """Yield ``rows`` (n,) of images of ``side`` pixels in as many parts as memory asks for."""
+    size = max(1, min(BATCH, BATCH * BATCH_SIDE**2 // side**2))
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
+
+
+def extract_features(model: Cascade, pixels: Pixels, precision: str = "auto") -> tuple[Floats, Floats]:
+    """Return what the two heads see of ``pixels`` (n, S, S, 3) uint8, (n, F) each, dropout switched off."""
     device = next(model.parameters()).device
     model.eval()
     with torch.inference_mode(), autocast(device, precision):

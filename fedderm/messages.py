@@ -9,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from pydantic import ValidationError
 
 from fedderm.config import from_json, to_json
 from fedderm.settings import Experiment
@@ -29,8 +30,7 @@ _COUNTS, _REPLICATES, _DOCUMENT, _MOMENTS = "counts", "replicates", "evaluation"
 class Instruction:
     """What a message asks for, beside its arrays.
 
-    ``experiment`` is the run's config; ``values`` what this exchange adds (round, splits, operating point,
-    ...).
+    ``experiment`` is the run's config; ``values`` is what this exchange adds (round, splits, ...).
     """
 
     experiment: Experiment
@@ -53,13 +53,21 @@ def request(config: ConfigRecord, arrays: ArrayRecord | None = None) -> RecordDi
 
 def read_instruction(message: Message) -> Instruction:
     """Return what a message asks for; raises ValueError where the config is missing or unreadable."""
-    config = message.content.config_records.get(_CONFIG)
-    if config is None or not isinstance(config.get("experiment"), str):
+    config = message.content.get(_CONFIG)
+    if not isinstance(config, ConfigRecord) or not isinstance(config.get("experiment"), str):
         raise ValueError(
             f"the {message.metadata.message_type} message carries no experiment; update the server"
         )
     values = {key.replace("-", "_"): value for key, value in config.items() if key != "experiment"}
-    return Instruction(_experiment(str(config["experiment"])), values)
+    try:
+        return Instruction(_experiment(str(config["experiment"])), values)
+    except ValidationError as error:
+        detail = error.errors()[0]
+        where = ".".join(str(part) for part in detail["loc"]) or "it"
+        raise ValueError(
+            f"the {message.metadata.message_type} message's experiment cannot be read ({where}: "
+            f"{detail['msg']}); server and site may run different versions of fedderm"
+        ) from error
 
 
 @lru_cache(maxsize=4)
@@ -79,8 +87,9 @@ def from_record(record: ArrayRecord) -> Arrays:
 
 def read_arrays(message: Message) -> Arrays:
     """Return the model's arrays of a message; raises ValueError where there are none."""
-    record = message.content.array_records.get(_ARRAYS)
-    if record is None:
+    # Not content.array_records, whose reference cycle would keep the model in memory (strategies.arrays).
+    record = message.content.get(_ARRAYS)
+    if not isinstance(record, ArrayRecord):
         raise ValueError(f"the {message.metadata.message_type} message carries no arrays; update the server")
     return from_record(record)
 

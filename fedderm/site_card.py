@@ -8,7 +8,8 @@ from fedderm.node import LocalSite
 def site_card(site: LocalSite) -> dict[str, Any]:
     """Return name, role, number of training images, counts by split and by diagnosis, and notes.
 
-    Counts below the site's ``min_cell`` are None. ``num_examples`` weighs the site's model and is always exact.
+    Counts below the site's ``min_cell`` are None. ``num_examples`` weighs the site's model and is
+    always exact.
     """
     minimum = site.settings.min_cell
     sizes = {

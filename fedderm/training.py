@@ -45,19 +45,18 @@ def train_locally(
 ) -> TrainResult:
     """Train ``model`` in place for ``local_epochs`` over ``data``.
 
-    All randomness follows from ``seed``; nothing is kept between calls, so the same call gives the same
-    weights.
-    ``proximal_mu = 0`` is FedAvg's local objective. Raises ValueError when the loss is not finite.
+    All randomness follows from ``seed`` and nothing is kept between calls: the same call gives the same
+    weights. ``proximal_mu = 0`` is FedAvg's local objective. Raises ValueError when the loss is not finite.
     """
     rng, generator = seeded(seed)
     device = next(model.parameters()).device
     size = min(settings.batch_size, len(data))
+    _training_mode(model, settings, size)
     steps = max(1, round(settings.local_epochs * len(data) / size))
     order = data.draw(steps * size, rng)
     optimizer = _optimizer(model, settings)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     anchor = [parameter.detach().clone() for parameter in parameters] if proximal_mu > 0 else []
-    _training_mode(model, settings)
     total = torch.zeros(2, dtype=torch.float64, device=device)
     for step in range(steps):
         chosen = order[step * size : (step + 1) * size]
@@ -65,8 +64,10 @@ def train_locally(
         images = to_input(data.batch(chosen), device)
         classes = torch.from_numpy(data.classes[chosen]).to(device)
         log_odds = torch.from_numpy(data.log_odds[chosen]).float().to(device)
+        # Outside autocast, which would round the sampling grid to bfloat16: half a pixel at 112.
+        images = augment(images, settings.augmentation, generator)
         with autocast(device, settings.precision):
-            logits = model(augment(images, settings.augmentation, generator))
+            logits = model(images)
         triage, loss = _losses(model.scheme, logits, classes, log_odds, settings)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -77,21 +78,20 @@ def train_locally(
         total += torch.stack([loss.detach(), triage.detach()]).double()
         if step % 50 == 49 or step == steps - 1:  # a look at the loss waits for the GPU: not each step
             _check_finite(total, stretch, step)
+    optimizer.zero_grad(set_to_none=True)  # the worker keeps the model, and need not keep its gradients
     loss_sum, triage_sum = total.tolist()
     return TrainResult(steps, steps * size, loss_sum / steps, triage_sum / steps)
 
 
 def to_input(images: "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]", device: torch.device) -> Tensor:
-    """Return uint8 images (B, H, W, 3) as floats (B, 3, H, W) in 0..1 on ``device``, channels last in
-    memory."""
+    """Return uint8 images (B, H, W, 3) as floats (B, 3, H, W) in 0..1, channels last, on ``device``."""
     return torch.from_numpy(images).to(device, non_blocking=True).permute(0, 3, 1, 2).float() / 255
 
 
 def add_proximal_gradient(parameters: Sequence[Tensor], anchor: Sequence[Tensor], mu: float) -> None:
     """Add ``mu * (w - w_t)`` to each gradient: that of FedProx's ``mu / 2 * ||w - w_t||^2``.
 
-    Li et al., "Federated Optimization in Heterogeneous Networks", MLSys 2020, Eq. 2. Buffers are not
-    tethered.
+    Li et al., "Federated Optimization in Heterogeneous Networks", MLSys 2020, Eq. 2. Buffers are not held.
     """
     with torch.no_grad():
         for parameter, start in zip(parameters, anchor, strict=True):
@@ -116,20 +116,23 @@ def _losses(
 
 
 def _optimizer(model: Cascade, settings: TrainingSettings) -> torch.optim.Optimizer:
+    """Return the optimizer; biases and the norms' scales, which have one dimension, do not decay."""
     groups = [
-        {"params": model.trunk_parameters(), "factor": 1.0},
-        {"params": model.head_parameters(), "factor": settings.head_factor},
+        {"params": chosen, "factor": factor, "weight_decay": settings.weight_decay if decays else 0.0}
+        for parameters, factor in (
+            (model.trunk_parameters(), 1.0),
+            (model.head_parameters(), settings.head_factor),
+        )
+        for decays in (True, False)
+        if (chosen := [one for one in parameters if (one.ndim > 1) == decays])
     ]
     if settings.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    return torch.optim.SGD(
-        groups, lr=settings.learning_rate, momentum=0.9, nesterov=True, weight_decay=settings.weight_decay
-    )
+        return torch.optim.AdamW(groups, lr=settings.learning_rate)
+    return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=0.9, nesterov=True)
 
 
 def _set_rate(optimizer: torch.optim.Optimizer, settings: TrainingSettings, done: float) -> None:
-    """Set each group's learning rate; ``done`` in 0..1 of the whole training, with a linear warm-up over 5
-    %."""
+    """Set each group's learning rate at ``done``, 0..1 of the whole training; 5 % of it are warm-up."""
     rate = settings.learning_rate * min(1.0, (done + 0.002) / 0.05)
     if settings.schedule == "cosine":
         rate *= 0.5 * (1 + math.cos(math.pi * done))
@@ -137,12 +140,17 @@ def _set_rate(optimizer: torch.optim.Optimizer, settings: TrainingSettings, done
         group["lr"] = rate * group["factor"]
 
 
-def _training_mode(model: nn.Module, settings: TrainingSettings) -> None:
+def _training_mode(model: nn.Module, settings: TrainingSettings, batch: int) -> None:
     model.train()
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     if settings.norm_statistics == "frozen":
-        for module in model.modules():
-            if isinstance(module, _BatchNorm):
-                module.eval()
+        for norm in norms:
+            norm.eval()
+    elif norms and batch < 2:
+        raise ValueError(
+            "training.norm_statistics: local needs batches of two images or more; raise training.batch_size, "
+            "or set it to frozen"
+        )
 
 
 def _check_finite(total: Tensor, stretch: Stretch, step: int) -> None:

@@ -1,16 +1,12 @@
 """The images a site trains on, and how one round draws from them.
 
 Class imbalance is handled in two places, both per site. Malignant images are drawn more often than they
-occur, but
-at most ``oversampling`` times as often: a site with 24 melanomas among 4,000 images would otherwise show
-each of them
-hundreds of times. And the log odds of what is drawn are added to the triage logit in the loss (logit
-adjustment:
-Menon et al., "Long-tail learning via logit adjustment", ICLR 2021, Eq. 10; per client: Zhang et al.,
-"Federated learning with label
-distribution skew via logits calibration", ICML 2022). The network then learns what the image says, not the
-site's prevalence,
-which differs from site to site by a factor of fifty and which recalibration puts back.
+occur, but at most ``oversampling`` times as often: a site with 24 melanomas among 4,000 images would
+otherwise show each of them hundreds of times. And the log odds of what is drawn are added to the triage logit
+in the loss (logit adjustment: Menon et al., "Long-tail learning via logit adjustment", ICLR 2021, Eq. 10; per
+client: Zhang et al., "Federated learning with label distribution skew via logits calibration", ICML 2022).
+The network then learns what the image says, not the site's prevalence, which differs from site to site by a
+factor of fifty and which recalibration puts back.
 """
 
 from collections.abc import Sequence
@@ -30,9 +26,8 @@ class TrainSet:
     """Images of one site, or of several in one place.
 
     ``pixels``: arrays (N_i, S, S, 3) uint8; ``rows`` (n, 2): array and row of each training image;
-    ``classes`` (n,): 0..3;
-    ``weights`` (n,): how often each is drawn, relative to the others; ``log_odds`` (n,): of malignancy among
-    what its site draws.
+    ``classes`` (n,): 0..3; ``weights`` (n,): how often each is drawn, relative to the others; ``log_odds``
+    (n,): of malignancy among what its site draws.
     """
 
     pixels: tuple[npt.NDArray[np.uint8], ...]
@@ -47,11 +42,18 @@ class TrainSet:
 
     def batch(self, chosen: Ints) -> npt.NDArray[np.uint8]:
         """Return the images (B, S, S, 3) of ``chosen`` positions."""
-        return np.stack([self.pixels[array][row] for array, row in self.rows[chosen]])
+        rows = self.rows[chosen]
+        images = np.empty((len(rows), *self.pixels[0].shape[1:]), np.uint8)
+        for array in np.unique(rows[:, 0]):
+            own = rows[:, 0] == array
+            images[own] = self.pixels[array][rows[own, 1]]
+        return images
 
     def draw(self, count: int, rng: np.random.Generator) -> Ints:
-        """Return ``count`` positions by systematic sampling: each image its expected number of times, give
-        or take one."""
+        """Return ``count`` positions by systematic sampling, in random order.
+
+        Each image comes its expected number of times, rounded up or down.
+        """
         order = rng.permutation(len(self))
         edges = np.cumsum(self.weights[order])
         points = (np.arange(count) + rng.random()) * (edges[-1] / count)

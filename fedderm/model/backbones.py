@@ -1,13 +1,15 @@
-"""timm backbones as feature extractors, by name, with their pretrained weights and their own
-normalisation."""
+"""timm backbones as feature extractors: by name, with pretrained weights and their normalisation."""
 
+import contextlib
 import difflib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import timm
 import torch
+from huggingface_hub import constants, get_session
 from timm.data.config import resolve_model_data_config
 from torch import nn
 
@@ -36,8 +38,13 @@ class Backbone:
 def timm_name(name: str) -> str:
     """Return the timm name of a backbone; raises ValueError with the nearest names for an unknown one."""
     full = SHORT_NAMES.get(name, name)
-    if timm.is_model(full.split(".")[0]):
-        return full
+    architecture, _, weights = full.partition(".")
+    if timm.is_model(architecture):
+        known = timm.list_pretrained(f"{architecture}.*") if weights else []
+        if not weights or full in known:
+            return full
+        tags = ", ".join(known) or f"none, so write {architecture}"
+        raise ValueError(f"model.backbone: timm has no weights {weights} of {architecture}; there are {tags}")
     near = difflib.get_close_matches(name, [*SHORT_NAMES, *timm.list_models()], n=3)
     hint = f"; did you mean {', '.join(near)}?" if near else "; `timm.list_models()` lists them"
     raise ValueError(f"model.backbone: timm has no model {name}{hint}")
@@ -73,7 +80,10 @@ def build_backbone(name: str, image_size: int, pretrained: str) -> Backbone:
 
 def _from_hub(name: str, options: dict[str, Any]) -> nn.Module:
     try:
-        return timm.create_model(name, pretrained=True, **options)
+        with _offline_unless_reachable():
+            return timm.create_model(name, pretrained=True, **options)
+    except AssertionError:
+        raise
     except Exception as error:  # the hub's client raises many kinds, from OSError to its own
         raise ValueError(
             f"model.pretrained: the weights of {name} could not be fetched from the hub "
@@ -81,22 +91,66 @@ def _from_hub(name: str, options: dict[str, Any]) -> nn.Module:
         ) from error
 
 
+@contextlib.contextmanager
+def _offline_unless_reachable() -> Iterator[None]:
+    """Let the hub's client look into its cache only where one request finds no hub.
+
+    It would knock twelve times, for 47 s, before it gave up.
+    """
+    before = constants.HF_HUB_OFFLINE
+    try:
+        get_session().head(constants.ENDPOINT, timeout=10)
+    except Exception:  # whatever the client's HTTP library raises, and it has changed libraries
+        constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
 def _from_file(name: str, path: Path, options: dict[str, Any]) -> nn.Module:
     if not path.is_file():
         raise ValueError(
-            f"model.pretrained: {path} is no file; expected none, hub, package or a file of weights "
-            f"for {name}"
+            f"model.pretrained: {path} is no file; expected none, hub, package or a file of {name}'s weights"
         )
     try:
-        return timm.create_model(
-            name, pretrained=True, pretrained_cfg_overlay={"file": str(path), "hf_hub_id": None}, **options
+        state = timm.models.load_state_dict(str(path))
+        names = set(state)
+        # timm resamples position embeddings to the image size while it loads.
+        network = timm.create_model(
+            name,
+            pretrained=True,
+            pretrained_cfg_overlay={"state_dict": state, "custom_load": False},
+            **options,
         )
+        _same_names(network, names)
+    except AssertionError:
+        raise
     except Exception as error:  # torch, safetensors and timm each raise their own
-        reason = str(error).strip().split("\n")[0][:200]
+        reason = " ".join(str(error).split())[:200]
         raise ValueError(
             f"model.pretrained: {path} does not hold weights for {name} ({reason}); give a file that was "
             "saved from this backbone"
         ) from error
+    return network
+
+
+def _same_names(network: nn.Module, found: set[str]) -> None:
+    """Raise ValueError unless ``found`` names the network's tensors, with or without a classifier's.
+
+    timm does not tell: without a classifier it loads what fits and leaves the rest random.
+    """
+    config: Any = network.pretrained_cfg
+    classifier = config.get("classifier") or ()
+    heads = tuple(f"{one}." for one in ((classifier,) if isinstance(classifier, str) else classifier))
+    expected = set(network.state_dict())
+    missing = sorted(expected - found)
+    foreign = sorted(one for one in found - expected if not one.startswith(heads))
+    if missing or foreign:
+        faults = [f"lacks {missing[0]}"] if missing else []
+        faults += [f"has {foreign[0]}"] if foreign else []
+        total = len(missing) + len(foreign)
+        raise ValueError(f"it {' and '.join(faults)}; {total} names differ in all")
 
 
 def _load_packaged(network: nn.Module, name: str) -> None:

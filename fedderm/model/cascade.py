@@ -15,8 +15,7 @@ MALIGNANT_CLASSES = 3
 
 
 class Logits(NamedTuple):
-    """``triage`` (B,): log odds of malignancy. ``differential`` (B, D): unnormalised, None in the binary
-    scheme."""
+    """``triage`` (B,): log odds of malignancy; ``differential`` (B, D): None in the binary scheme."""
 
     triage: Tensor
     differential: Tensor | None
@@ -27,8 +26,8 @@ class Cascade(nn.Module):
 
     ``binary`` has triage only; ``four_class`` one softmax over benign, MEL, SCC, BCC, whose triage logit is
     log P(malignant) / P(benign); ``cascade`` two heads on one trunk (``shared``) or on a trunk each
-    (``separate``, the two networks of arXiv 2606.13135). Heads start at zero, so an untrained net is
-    undecided.
+    (``separate``, the two networks of arXiv 2606.13135). Heads start at zero: an untrained net finds all its
+    classes equally likely.
     """
 
     mean: Tensor
@@ -51,7 +50,12 @@ class Cascade(nn.Module):
 
     def forward(self, images: Tensor) -> Logits:
         """Return the logits of ``images`` (B, 3, H, W) in 0..1; normalisation is the network's own matter."""
-        first, last = (self.dropout(features) for features in self.features(images))
+        first, last = self.features(images)
+        # Heads stay in float32 under autocast: with bfloat16's eight bits many images would share a logit.
+        with torch.autocast(images.device.type, enabled=False):
+            return self._heads(self.dropout(first.float()), self.dropout(last.float()))
+
+    def _heads(self, first: Tensor, last: Tensor) -> Logits:
         triage = cast("Tensor", self.triage(first)).squeeze(1)
         if self.scheme == "binary":
             return Logits(triage, None)
@@ -62,8 +66,10 @@ class Cascade(nn.Module):
         return Logits(triage, differential)
 
     def features(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what the triage and the differentiation head see of ``images``, (B, F) each; twice the same
-        on one trunk."""
+        """Return what the triage and the differentiation head see of ``images``, (B, F) each.
+
+        On one trunk both are the same tensor.
+        """
         normalised = (images - self.mean) / self.std
         first = self.trunks[0](normalised)
         return first, first if len(self.trunks) == 1 else self.trunks[1](normalised)
