@@ -12,9 +12,10 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 import yaml
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from fedderm.config import from_json, to_json
+from fedderm.config_sentences import sentence_of
 from fedderm.devices import pick_device, use_threads
 from fedderm.evaluation.documents import SplitSize
 from fedderm.evaluation.scores import Scores
@@ -33,6 +34,10 @@ SITE_FILE = "site"
 """The key of a deployed node's ``--node-config`` that names its site file."""
 
 _SITE: TypeAdapter[Site] = TypeAdapter(Site)
+
+
+class _SiteFile(BaseModel):
+    site: Site
 
 
 @dataclass(frozen=True)
@@ -99,30 +104,35 @@ def site_of_node(experiment: Experiment, node_config: Mapping[str, Any]) -> Site
     position = int(str(node_config.get("partition-id", -1)))
     if not 0 <= position < len(experiment.sites):
         raise ValueError(
-            f"this node has partition {position} but the experiment lists {len(experiment.sites)} sites; start "
-            "as many nodes as sites, or give the node its site file (--node-config 'site=\"/path/site.yaml\"')"
+            f"this node has partition {position} but the experiment lists {len(experiment.sites)} sites; "
+            "start as many nodes as sites, or give the node its site file "
+            "(--node-config 'site=\"/path/site.yaml\"')"
         )
     return experiment.sites[position]
 
 
 def read_site_file(path: Path) -> Site:
-    """Return the site a hospital describes in its own YAML file; raises ValueError naming file and key."""
+    """Return the site a hospital describes in its own YAML file; its relative ``path`` starts at that file.
+
+    Raises ValueError naming file and key.
+    """
+    raw: Any = None
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return _SITE.validate_python(raw)
+        raw = {"site": yaml.safe_load(path.read_text(encoding="utf-8-sig"))}
+        site = _SiteFile.model_validate(raw).site
     except OSError as error:
         raise ValueError(f"{path}: the site file cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: is not UTF-8 text; expected a YAML site file") from error
     except yaml.YAMLError as error:
         raise ValueError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
     except ValidationError as error:
-        detail = error.errors()[0]
-        where = ".".join(str(part) for part in detail["loc"])
-        raise ValueError(f"{path}: {where}: {detail['msg']}") from error
+        raise ValueError(f"{path}: {sentence_of(error.errors(), raw, _SiteFile)}") from error
+    return site if site.path is None else site.model_copy(update={"path": path.resolve().parent / site.path})
 
 
 def open_site(experiment: Experiment, site: Site, salt: str, given_up: frozenset[str]) -> LocalSite:
-    """Return the site ready for work; ``given_up`` are the salted ids of images that it leaves to another
-    site."""
+    """Return the site ready for work, without the images whose salted ids it has ``given_up``."""
     return _open_site(to_json(experiment), site.model_dump_json(), salt, given_up)
 
 
@@ -137,7 +147,9 @@ def _open_site(experiment_json: str, site_json: str, salt: str, given_up: frozen
         # Emptied, not removed: row i must stay image i of the pixel cache.
         hidden = table["image_id"].astype(str).map(lambda one: salted("image", one, salt)).isin(given_up)
         table = table.assign(split=table["split"].where(~hidden, None))
-    return LocalSite(site, table, cache.pixels, cache.fingerprints, tuple(data.notes))
+    # Without the 4 KB a image that only the simulation's own audit looks at.
+    fingerprints = cache.fingerprints[["image_id", "content"]].copy()
+    return LocalSite(site, table, cache.pixels, fingerprints, tuple(data.notes))
 
 
 def site_seed(experiment: Experiment, name: str, round_number: int) -> list[int]:

@@ -14,7 +14,7 @@ from fedderm.evaluation.replicates import site_replicates
 from fedderm.feature_moments import feature_moments
 from fedderm.messages import Instruction
 from fedderm.model.state import to_arrays
-from fedderm.node import LocalSite, open_site, site_of_node, site_seed, worker_model
+from fedderm.node import SITE_FILE, LocalSite, open_site, site_of_node, site_seed, worker_model
 from fedderm.site_card import site_card
 from fedderm.training import Stretch, train_locally
 from fedderm.trainset import TrainSet, pool
@@ -36,7 +36,7 @@ def train(message: Message, context: Context) -> Message:
     instruction = messages.read_instruction(message)
     experiment, values = instruction.experiment, instruction.values
     site = _training_site(instruction, context)
-    data, name = _train_set(instruction, site)
+    data, name = _train_set(instruction, site, context)
     model = worker_model(experiment, messages.read_arrays(message))
     stretch = Stretch(int(values["server_round"]), experiment.rounds)
     seed = site_seed(experiment, name, stretch.round)
@@ -60,7 +60,7 @@ def head(message: Message, context: Context) -> Message:
     """Return the moments of the train split's features under the model that was sent."""
     instruction = messages.read_instruction(message)
     site = _training_site(instruction, context)
-    data, _ = _train_set(instruction, site)
+    data, _ = _train_set(instruction, site, context)
     model = worker_model(instruction.experiment, messages.read_arrays(message))
     return messages.moments_reply(
         message, feature_moments(model, data, instruction.experiment.training.precision)
@@ -128,11 +128,16 @@ def _training_site(instruction: Instruction, context: Context) -> LocalSite:
     return site
 
 
-def _train_set(instruction: Instruction, site: LocalSite) -> tuple[TrainSet, str]:
+def _train_set(instruction: Instruction, site: LocalSite, context: Context) -> tuple[TrainSet, str]:
     """Return what to train on and whose it is: the site's own images, or the pooled baseline's."""
     experiment = instruction.experiment
     if not instruction.values.get("pooled", False):
         return site.train_set(experiment.training), site.settings.name
+    if SITE_FILE in context.node_config:
+        # A server must not choose what is read on a hospital's machine.
+        raise ValueError(
+            f"site {site.settings.name}: the pooled baseline is for simulations; it refuses to train"
+        )
     members = [
         open_site(experiment, one, *messages.given_up_images(instruction, one.name))
         for one in experiment.sites
