@@ -3,27 +3,26 @@
 from pathlib import Path
 from typing import get_args
 
-from rich.console import Console as RichConsole
-from rich.table import Table
+from rich.text import Text
 
 from fedderm import config
 from fedderm.cli.console import Console
+from fedderm.cli.terminal import output, plain_table
 from fedderm.doctor import Finding, examine
 from fedderm.preparation import audit_prepared, load_sites, open_caches
 from fedderm.settings import Experiment
-from sites.catalogue import Site, SiteData, site_summary
-
-_out = RichConsole(highlight=False, soft_wrap=True)
+from sites.catalogue import Site, site_summary
 
 
 def list_sources() -> None:
     """Print each source's name and what it holds."""
-    table = _table("source", "what it holds")
+    table = plain_table("source", "what it holds", folding="what it holds")
     for source in get_args(get_args(Site)[0]):
         name = get_args(source.model_fields["source"].annotation)[0]
-        table.add_row(name, (source.__doc__ or "").strip().split("\n")[0])
-    _out.print(table)
-    _out.print("Settings of each: docs/sites.md", markup=False)
+        first_sentence = " ".join((source.__doc__ or "").split()).split(". ")[0].rstrip(".")
+        table.add_row(name, first_sentence)
+    output().print(table)
+    output().print("Settings of each: docs/sites.md")
 
 
 def list_sites(path: Path, data_root: Path | None) -> None:
@@ -31,13 +30,19 @@ def list_sites(path: Path, data_root: Path | None) -> None:
     experiment = config.load(path, (), data_root)
     with Console() as console:
         loaded = load_sites(experiment, console)
-    table = _table("site", "role", "source", "split", "images", "lesions", "malignant lesions")
+    counts = ("images", "lesions", "malignant")
+    table = plain_table("site", "role", "source", "split", *counts, folding="site", numbers=counts)
     for data in loaded:
         for split, size in site_summary(data)["splits"].items():
-            counts = (str(size[key]) for key in ("images", "lesions", "positive_lesions"))
-            table.add_row(data.site.name, data.site.role, data.site.source, split, *counts)
-    _out.print(table)
-    _print_notes(loaded)
+            numbers = (f"{size[key]:,}" for key in ("images", "lesions", "positive_lesions"))
+            table.add_row(data.site.name, data.site.role, data.site.source, split, *numbers)
+        table.add_section()
+    out = output()
+    out.print(table)
+    out.print("malignant: lesions")
+    for data in loaded:
+        for note in data.notes:
+            out.print(f"{data.site.name}: {note}")
 
 
 def audit_sites(path: Path, data_root: Path | None) -> None:
@@ -47,7 +52,7 @@ def audit_sites(path: Path, data_root: Path | None) -> None:
         loaded = load_sites(experiment, console)
         prepared = audit_prepared(loaded, open_caches(experiment, loaded, console))
     for sentence in prepared.sentences():
-        _out.print(sentence, markup=False)
+        output().print(sentence)
 
 
 def examine_sites(path: Path, data_root: Path | None, only: str | None) -> bool:
@@ -55,9 +60,9 @@ def examine_sites(path: Path, data_root: Path | None, only: str | None) -> bool:
     experiment = config.load(path, (), data_root)
     healthy = True
     for site in _chosen(experiment, only):
-        _out.print(f"[bold]{site.name}[/bold] ({site.role}, {site.source})")
         with Console() as console:
             findings = examine(site, experiment, console)
+        output().print(f"{site.name} ({site.role}, {site.source})", style="bold")
         for finding in findings:
             _print_finding(finding)
         healthy = healthy and not any(finding.level == "stops" for finding in findings)
@@ -74,18 +79,4 @@ def _chosen(experiment: Experiment, only: str | None) -> list[Site]:
 
 def _print_finding(finding: Finding) -> None:
     colour = {"fine": "green", "look": "yellow", "stops": "red"}[finding.level]
-    _out.print(f"  [{colour}]{finding.level:5}[/{colour}] ", end="")
-    _out.print(finding.sentence, markup=False)
-
-
-def _print_notes(loaded: list[SiteData]) -> None:
-    for data in loaded:
-        for note in data.notes:
-            _out.print(f"{data.site.name}: {note}", markup=False)
-
-
-def _table(*headings: str) -> Table:
-    table = Table(show_edge=False, pad_edge=False)
-    for heading in headings:
-        table.add_column(heading, overflow="fold")
-    return table
+    output().print(Text("  ").append(f"{finding.level:5}", style=colour), finding.sentence)

@@ -38,7 +38,7 @@ def predict_images(model: Path, images: list[Path], site: str | None, as_json: b
             found.append(prediction)
     if not as_json:
         _print(found, predictor)
-    if unreadable:
+    if unreadable > 1:
         tell(f"{unreadable} of {len(paths)} images could not be read")
     return not unreadable
 
