@@ -70,6 +70,12 @@ class LocalSite:
         lesions = self.table["lesion_id"].to_numpy(dtype=str)[rows]
         return Scores(triage, named, self._classes(rows), lesions)
 
+    def log_odds(self) -> float:
+        """Return the log odds of malignancy among the train split's images: what a site knows of its own
+        prevalence."""
+        malignant = self._classes(self.rows("train")) > 0
+        return float(np.log(malignant.sum() / (~malignant).sum()))
+
     def sizes(self) -> dict[str, SplitSize]:
         """Return what each split holds."""
         return {str(split): _size(part) for split, part in self.table.groupby("split", observed=True)}

@@ -7,10 +7,11 @@ from flwr.app import Context, Message
 from fedderm import messages
 from fedderm.evaluation.counts import Counts, counts_of
 from fedderm.evaluation.disclosure import suppress
-from fedderm.evaluation.documents import OperatingPoint
+from fedderm.evaluation.documents import WITH_PRIOR, OperatingPoint
 from fedderm.evaluation.recalibration import EvaluationSettings, evaluate_site
 from fedderm.evaluation.recalibration import site_seed as evaluation_seed
 from fedderm.evaluation.replicates import site_replicates
+from fedderm.evaluation.scores import Scores
 from fedderm.feature_moments import feature_moments
 from fedderm.messages import Instruction
 from fedderm.model.state import to_arrays
@@ -105,14 +106,23 @@ def recalibrate(message: Message, context: Context) -> Message:
         federation_point=point,
         settings=wanted,
     )
-    replicates = site_replicates(
-        test,
-        resamples=settings.bootstrap,
-        seed=evaluation_seed(experiment.seed, site.settings.name, "replicates"),
-        threshold=point.threshold,
-        min_cell=site.settings.min_cell,
-    )
-    counts = {"test": suppress(counts_of(test), site.settings.min_cell).to_array()}
+    pools: dict[str, Scores] = {site.settings.role: test}
+    if site.settings.role == "train" and experiment.training.prior_adjustment:
+        pools[WITH_PRIOR] = test.shifted(site.log_odds())
+    replicates = {
+        f"{name}.{unit}": drawn
+        for name, scores in pools.items()
+        for unit, drawn in site_replicates(
+            scores,
+            resamples=settings.bootstrap,
+            seed=evaluation_seed(experiment.seed, site.settings.name, "replicates"),
+            threshold=point.threshold,
+            min_cell=site.settings.min_cell,
+        ).items()
+    }
+    counts = {
+        name: suppress(counts_of(scores), site.settings.min_cell).to_array() for name, scores in pools.items()
+    }
     return messages.evaluation_reply(message, evaluation.model_dump_json(), counts, replicates)
 
 

@@ -1,10 +1,13 @@
 """The documents an evaluation leaves: what a site sends back and what the report reads."""
 
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 Unit = Literal["image", "lesion"]
+
+WITH_PRIOR: Final = "train-with-prior"
+"""The pool of the training sites in which each adds its own log odds of malignancy to its scores."""
 
 
 class Document(BaseModel):
@@ -119,5 +122,6 @@ class FederationEvaluation(Document):
     operating_point: OperatingPoint
     certificate: Certificate
     pooled: dict[str, dict[Unit, Performance]]
-    """Keys "train" and "held-out": the pool of the test splits of the sites of that role."""
+    """Keys "train" and "held-out": the pool of the test splits of the sites of that role; WITH_PRIOR, AUC
+    only."""
     roc: dict[str, Roc]

@@ -1,8 +1,8 @@
 """Rows of the long format: site, role, split, round, unit, metric, value, lower, upper, n, positives.
 
 ``split`` names the images: ``test`` (and the federation's operating point), ``test-recalibrated`` (the same
-images at the site's own point), ``whole-site`` (a held-out site's calibration and test splits, federation's
-point).
+images at the site's own point), ``test-with-prior`` (each site's log odds
+added), ``whole-site`` (a held-out site's calibration and test splits, federation's point).
 """
 
 from collections.abc import Iterator, Mapping
@@ -10,6 +10,7 @@ from typing import Final, TypedDict
 
 from fedderm.evaluation.counts import UNITS, Counts
 from fedderm.evaluation.documents import (
+    WITH_PRIOR,
     FederationEvaluation,
     OperatingPoint,
     Performance,
@@ -19,6 +20,13 @@ from fedderm.evaluation.documents import (
 from fedderm.evaluation.metrics import Scheme, metrics_of_counts
 
 POOLED: Final = "(pooled)"
+
+POOLS: Final = {
+    "train": ("train", "test"),
+    "held-out": ("held-out", "test"),
+    WITH_PRIOR: ("train", "test-with-prior"),
+}
+"""Every pool's role and split."""
 
 COLUMNS: Final = (
     "site",
@@ -65,8 +73,8 @@ def long_rows_of_federation(found: FederationEvaluation, round_: int | None = No
     """Return the pool's rows, one block a role."""
     return [
         row
-        for role, performances in found.pooled.items()
-        for row in _rows(POOLED, role, "test", round_, performances)
+        for name, performances in found.pooled.items()
+        for row in _rows(POOLED, *POOLS[name], round_, performances)
     ]
 
 

@@ -11,6 +11,7 @@ from fedderm.evaluation.calibration import IDENTITY, CalibrationMap, choose_cali
 from fedderm.evaluation.counts import UNITS, Counts, snap_down
 from fedderm.evaluation.disclosure import redact
 from fedderm.evaluation.documents import (
+    WITH_PRIOR,
     Certificate,
     FederationEvaluation,
     OperatingPoint,
@@ -156,7 +157,8 @@ def evaluate_federation(
     certificate: Certificate,
     scheme: Scheme,
 ) -> FederationEvaluation:
-    """Return what the federation's operating point gives on the pooled test splits of each role.
+    """Return what the federation's operating point gives on the pooled test splits of each role (or
+    WITH_PRIOR).
 
     ``counts_by_role``: summed test counts; ``replicates_by_role``: summed replicates made with the point's
     threshold; a role or unit missing there gets values without intervals. ROC curves are of lesions.
@@ -166,13 +168,23 @@ def evaluate_federation(
         replicates = replicates_by_role.get(role, {})
         if "lesion" in replicates and not same_lesions(replicates["lesion"], counts):
             replicates = {}
-        pooled[role] = {unit: _pooled(counts, replicates.get(unit), point, unit, scheme) for unit in UNITS}
+        found = {unit: _pooled(counts, replicates.get(unit), point, unit, scheme) for unit in UNITS}
+        # A threshold on scores says nothing about scores that each site has shifted.
+        pooled[role] = _auc_only(found) if role == WITH_PRIOR else found
     return FederationEvaluation(
         operating_point=point,
         certificate=certificate,
         pooled=pooled,
         roc={role: roc_of_counts(counts, "lesion") for role, counts in counts_by_role.items()},
     )
+
+
+def _auc_only(performances: Mapping[Unit, Performance]) -> dict[Unit, Performance]:
+    """Return the performances without what depends on a threshold or a calibration."""
+    return {
+        unit: one.model_copy(update={"metrics": {"auc": one.metrics["auc"]}, "confusion": []})
+        for unit, one in performances.items()
+    }
 
 
 def _pooled(

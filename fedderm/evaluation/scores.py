@@ -1,6 +1,6 @@
 """What a model says about images, beside what they are: the input of every evaluation."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -64,6 +64,10 @@ class Scores:
     def take(self, rows: NDArray[np.intp] | NDArray[np.bool_]) -> "Scores":
         """Return the chosen rows."""
         return Scores(self.triage[rows], self.differential[rows], self.truth[rows], self.lesion[rows])
+
+    def shifted(self, log_odds: float) -> "Scores":
+        """Return the scores with ``log_odds`` added to every triage logit."""
+        return replace(self, triage=self.triage + log_odds)
 
     def per_lesion(self) -> "Scores":
         """Return one row per lesion, sorted by id: mean logit, differential of the most suspicious image.

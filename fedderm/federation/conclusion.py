@@ -10,7 +10,7 @@ from flwr.app import ArrayRecord, Message
 from fedderm import __version__, messages
 from fedderm.evaluation.counts import UNITS, Counts
 from fedderm.evaluation.documents import Certificate, OperatingPoint, SiteEvaluation, Unit
-from fedderm.evaluation.long_format import long_rows_of_federation, long_rows_of_site
+from fedderm.evaluation.long_format import POOLS, long_rows_of_federation, long_rows_of_site
 from fedderm.evaluation.recalibration import evaluate_federation, federation_point
 from fedderm.evaluation.replicates import sum_replicates
 from fedderm.federation.roll_call import SiteCard
@@ -26,8 +26,9 @@ class _Conclusion:
     """What one site says of the final model."""
 
     evaluation: SiteEvaluation
-    counts: Counts
-    replicates: Replicates
+    counts: Mapping[str, Counts]
+    """By pool that the site is part of."""
+    replicates: Mapping[str, Replicates]
 
 
 def conclude(session: Session, cards: Sequence[SiteCard], arrays: ArrayRecord) -> None:
@@ -37,13 +38,14 @@ def conclude(session: Session, cards: Sequence[SiteCard], arrays: ArrayRecord) -
     """
     point, certificate = _federation_point(session, cards, arrays)
     found = _recalibrate(session, cards, arrays, point)
-    roles = {card.member.name: card.role for card in cards}
-    by_role = {
-        role: [one for name, one in found.items() if roles[name] == role] for role in ("train", "held-out")
-    }
+    members = {pool: [one for one in found.values() if pool in one.counts] for pool in POOLS}
     federation = evaluate_federation(
-        {role: sum((one.counts for one in ones), Counts.zero()) for role, ones in by_role.items() if ones},
-        {role: _summed([one.replicates for one in ones]) for role, ones in by_role.items() if ones},
+        {
+            pool: sum((one.counts[pool] for one in ones), Counts.zero())
+            for pool, ones in members.items()
+            if ones
+        },
+        {pool: _summed([one.replicates[pool] for one in ones]) for pool, ones in members.items() if ones},
         point,
         certificate,
         session.experiment.model.scheme,
@@ -96,8 +98,11 @@ def _read(message: Message) -> _Conclusion:
     document, drawn = messages.read_evaluation(message)
     return _Conclusion(
         SiteEvaluation.model_validate_json(document),
-        Counts.from_array(messages.read_counts(message)["test"]),
-        {unit: drawn[unit] for unit in UNITS if unit in drawn},
+        {pool: Counts.from_array(counts) for pool, counts in messages.read_counts(message).items()},
+        {
+            pool: {unit: drawn[f"{pool}.{unit}"] for unit in UNITS if f"{pool}.{unit}" in drawn}
+            for pool in POOLS
+        },
     )
 
 

@@ -152,8 +152,14 @@ def _discrimination_row(site: SiteEvaluation, internal: float | None) -> Discrim
 
 
 def _pooled_rows(run: RunFolder, internal: float | None) -> Iterator[DiscriminationRow]:
-    for role, label in (("held-out", "Held-out sites, pooled"), ("train", "Training sites, pooled")):
-        by_unit = run.federation.pooled.get(role, {})
+    pools = {
+        "held-out": "Held-out sites, pooled",
+        "train": "Training sites, pooled",
+        "train-with-prior": "Training sites, pooled, each with its own prevalence",
+    }
+    for pool, label in pools.items():
+        role = "held-out" if pool == "held-out" else "train"
+        by_unit = run.federation.pooled.get(pool, {})
         if by_unit:
             outside = at_lesion_level(by_unit)
             gap = gap_of(internal, metric(outside, "auc").value) if role == "held-out" else None
