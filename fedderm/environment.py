@@ -45,7 +45,8 @@ def _version(name: str) -> str:
 
 
 def _commit() -> str:
-    """Return the commit of a source checkout, with a mark where it was changed; "released package" elsewhere."""
+    """Return the commit of a source checkout, with a mark where it was changed; "released package"
+    elsewhere."""
     root = Path(__file__).resolve().parents[1]
     if not (root / ".git").exists():
         return "released package"

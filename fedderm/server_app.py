@@ -22,8 +22,8 @@ log = logging.getLogger("flwr")
 def main(grid: Grid, context: Context) -> None:
     """Run the experiment that the run config names.
 
-    Run config keys: ``config`` (a YAML file, relative to the working folder or to the app), ``data-root``, ``set`` (overrides,
-    separated by blanks), ``resume`` (a run folder to go on with).
+    Run config keys: ``config`` (a YAML file, relative to the working folder or to the app), ``data-root``,
+    ``set`` (overrides, separated by blanks), ``resume`` (a run folder to go on with).
     """
     values = {key: str(value) for key, value in context.run_config.items()}
     if values.get("resume"):

@@ -60,7 +60,8 @@ def train_locally(
     total = torch.zeros(2, dtype=torch.float64, device=device)
     for step in range(steps):
         chosen = order[step * size : (step + 1) * size]
-        _set_rate(optimizer, settings, ((stretch.round - 1) * steps + step) / (stretch.rounds * steps))
+        done = ((stretch.round - 1) * steps + step) / (stretch.rounds * steps)
+        _set_rate(optimizer, settings, done, min(1.0, (step + 1) / max(5, 0.2 * steps)))
         images = to_input(data.batch(chosen), device)
         classes = torch.from_numpy(data.classes[chosen]).to(device)
         log_odds = torch.from_numpy(data.log_odds[chosen]).float().to(device)
@@ -131,9 +132,15 @@ def _optimizer(model: Cascade, settings: TrainingSettings) -> torch.optim.Optimi
     return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=0.9, nesterov=True)
 
 
-def _set_rate(optimizer: torch.optim.Optimizer, settings: TrainingSettings, done: float) -> None:
-    """Set each group's learning rate at ``done``, 0..1 of the whole training; 5 % of it are warm-up."""
-    rate = settings.learning_rate * min(1.0, (done + 0.002) / 0.05)
+def _set_rate(
+    optimizer: torch.optim.Optimizer, settings: TrainingSettings, done: float, warmth: float
+) -> None:
+    """Set each group's learning rate at ``done``, 0..1 of the whole training, times ``warmth``, 0..1.
+
+    Every round warms up over a fifth of its steps: the optimiser starts each round without memory, and Adam's
+    first steps are as long for noise as for signal.
+    """
+    rate = settings.learning_rate * warmth
     if settings.schedule == "cosine":
         rate *= 0.5 * (1 + math.cos(math.pi * done))
     for group in optimizer.param_groups:

@@ -65,7 +65,8 @@ def test_a_room_does_not_look_where_it_must_not(folder: str) -> None:
 
 def test_no_import_cycles() -> None:
     graph = {
-        name: {one for one in imported(path, lazy=False) if one in MODULES and one != name} for name, path in MODULES.items()
+        name: {one for one in imported(path, lazy=False) if one in MODULES and one != name}
+        for name, path in MODULES.items()
     }
     order = list(TopologicalSorter(graph).static_order())  # raises CycleError
     assert len(order) == len(MODULES)
