@@ -62,15 +62,12 @@ def build_backbone(name: str, image_size: int, pretrained: str) -> Backbone:
     if config is not None and config.fixed_input_size:
         # Vision transformers are built for one size; timm resamples pretrained position embeddings to it.
         options["img_size"] = image_size
-    try:
-        if pretrained in ("none", "package"):
-            network = timm.create_model(full, **options)
-        elif pretrained == "hub":
-            network = _from_hub(full, options)
-        else:
-            network = _from_file(full, Path(pretrained), options)
-    except AssertionError as error:
-        raise ValueError(f"model.image_size: {name} cannot take {image_size} pixels ({error})") from error
+    if pretrained in ("none", "package"):
+        network = timm.create_model(full, **options)
+    elif pretrained == "hub":
+        network = _from_hub(full, options)
+    else:
+        network = _from_file(full, Path(pretrained), options)
     if pretrained == "package":
         _load_packaged(network, full)
     data: dict[str, Any] = resolve_model_data_config(network)  # type: ignore[no-untyped-call]
@@ -78,12 +75,26 @@ def build_backbone(name: str, image_size: int, pretrained: str) -> Backbone:
     return Backbone(network, int(width), tuple(data["mean"]), tuple(data["std"]))
 
 
+def check_size(backbone: Backbone, name: str, image_size: int) -> None:
+    """Raise ValueError where the backbone cannot take images of this size; only trying tells."""
+    trained = backbone.network.training
+    try:
+        with torch.inference_mode():
+            backbone.network.eval()(torch.zeros(1, 3, image_size, image_size))
+    except (AssertionError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"model.image_size: {name} cannot take images of {image_size} pixels ({reason}); try a multiple "
+            "of 32"
+        ) from error
+    finally:
+        backbone.network.train(trained)
+
+
 def _from_hub(name: str, options: dict[str, Any]) -> nn.Module:
     try:
         with _offline_unless_reachable():
             return timm.create_model(name, pretrained=True, **options)
-    except AssertionError:
-        raise
     except Exception as error:  # the hub's client raises many kinds, from OSError to its own
         raise ValueError(
             f"model.pretrained: the weights of {name} could not be fetched from the hub "
@@ -124,8 +135,6 @@ def _from_file(name: str, path: Path, options: dict[str, Any]) -> nn.Module:
             **options,
         )
         _same_names(network, names)
-    except AssertionError:
-        raise
     except Exception as error:  # torch, safetensors and timm each raise their own
         reason = " ".join(str(error).split())[:200]
         raise ValueError(

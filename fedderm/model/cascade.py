@@ -8,7 +8,7 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from fedderm.model.backbones import build_backbone
+from fedderm.model.backbones import build_backbone, check_size
 from fedderm.settings import ModelSettings
 
 MALIGNANT_CLASSES = 3
@@ -34,11 +34,16 @@ class Cascade(nn.Module):
     std: Tensor
 
     def __init__(self, settings: ModelSettings, pretrained: bool = True) -> None:
-        """Build the network; without ``pretrained`` its weights are random, to be loaded by the caller."""
+        """Build the network; without ``pretrained`` its weights are random, to be loaded by the caller.
+
+        Raises ValueError where name, image size or weights do not fit.
+        """
         super().__init__()
         weights = settings.pretrained if pretrained else "none"
         count = 2 if settings.trunk == "separate" else 1
         backbones = [build_backbone(settings.backbone, settings.image_size, weights) for _ in range(count)]
+        if pretrained:  # where a model is made, not where it is loaded
+            check_size(backbones[0], settings.backbone, settings.image_size)
         self.scheme = settings.scheme
         self.trunks = nn.ModuleList(backbone.network for backbone in backbones)
         self.dropout = nn.Dropout(settings.dropout)
