@@ -14,7 +14,8 @@ from fedderm.training import _losses
 
 
 def network(scheme: str = "cascade", trunk: str = "shared", dropout: float = 0.0, seed: int = 0) -> Cascade:
-    """Return a small untrained network whose heads are not zero."""
+    """Return a small untrained network whose heads are not zero, for one thread."""
+    torch.set_num_threads(1)  # as a site trains; with more, small sums wait for threads most of the time
     torch.manual_seed(seed)
     model = Cascade(
         ModelSettings.model_validate(
