@@ -37,7 +37,7 @@ _SITE: TypeAdapter[Site] = TypeAdapter(Site)
 
 
 class _SiteFile(BaseModel):
-    site: Site
+    site: list[Site]  # one; a list's entry is called by its name in a sentence
 
 
 @dataclass(frozen=True)
@@ -124,8 +124,8 @@ def read_site_file(path: Path) -> Site:
     """
     raw: Any = None
     try:
-        raw = {"site": yaml.safe_load(path.read_text(encoding="utf-8-sig"))}
-        site = _SiteFile.model_validate(raw).site
+        raw = {"site": [yaml.safe_load(path.read_text(encoding="utf-8-sig"))]}
+        (site,) = _SiteFile.model_validate(raw).site
     except OSError as error:
         raise ValueError(f"{path}: the site file cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
