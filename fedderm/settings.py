@@ -26,8 +26,10 @@ class StrategySettings(Settings):
     name: Literal["fedavg", "fedprox"] = "fedavg"
     proximal_mu: Annotated[float, Field(ge=0)] = 0.0
     """FedProx's mu; 0 is FedAvg."""
-    weighting: Literal["examples", "equal"] = "examples"
-    """A site's weight in the average: its number of training images, or the same for all."""
+    weighting: Literal["examples", "effective", "equal"] = "examples"
+    """A site's weight in the average: its training images; their effective number 4 P N / (P + N) for P
+    malignant and
+    N benign ones (the images of a balanced set that tells as much); or the same for all."""
     fraction: Fraction = 1.0
     """Fraction of the training sites asked each round, drawn by seed."""
     quorum: Fraction = 1.0

@@ -49,6 +49,7 @@ def train(message: Message, context: Context) -> Message:
         raise ValueError(f"site {name}: {error}") from error
     metrics = {
         "num-examples": len(data),
+        "effective-examples": data.effective(),
         "steps": result.steps,
         "images": result.images,
         "loss": result.loss,

@@ -40,6 +40,16 @@ class TrainSet:
         """Return the number of training images."""
         return len(self.rows)
 
+    def effective(self) -> float:
+        """Return 4 P N / (P + N): as many images, half of them malignant, would tell the classes apart as
+        well.
+
+        The variance of a difference between class means goes with 1/P + 1/N, so 17 melanomas among 2,500
+        nevi count for 68 images.
+        """
+        p = float((self.classes > 0).sum())
+        return 4 * p * (len(self) - p) / len(self)
+
     def batch(self, chosen: Ints) -> npt.NDArray[np.uint8]:
         """Return the images (B, S, S, 3) of ``chosen`` positions."""
         rows = self.rows[chosen]

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
@@ -22,6 +22,11 @@ from strategies.guard import ARRAYS, LOSS, METRICS, NUM_EXAMPLES, check_aggregat
 
 SiteMetrics = dict[str, int | float | list[int] | list[float]]
 
+Weighting = Literal["examples", "effective", "equal"]
+
+EFFECTIVE = "effective-examples"
+"""The metric with a site's effective number of images: 4 P N / (P + N) for P malignant and N benign ones."""
+
 _SAMPLING_STREAM = 0x73616D70  # keeps these draws apart from others made with the same (seed, round)
 
 
@@ -37,8 +42,8 @@ class RoundSettings:
     """Fraction of the training sites, in (0, 1], drawn for a round (rounded, at least one)."""
     seed: int
     """Who is drawn in round r depends on (seed, r) and the sites' names only."""
-    weighting: Literal["examples", "equal"]
-    """Weigh sites by their training images, or all the same."""
+    weighting: Weighting
+    """Weigh sites by their training images, by their effective number of them, or all the same."""
     retries: int = 1
     """How often a site whose worker process died is asked again."""
 
@@ -50,8 +55,8 @@ class RoundSettings:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0 and at most 1")
         if self.seed < 0 or self.retries < 0:
             raise ValueError("seed and retries must be zero or above")
-        if self.weighting not in ("examples", "equal"):
-            raise ValueError(f"weighting is {self.weighting!r}; use examples or equal")
+        if self.weighting not in get_args(Weighting):
+            raise ValueError(f"weighting is {self.weighting!r}; use {', '.join(get_args(Weighting))}")
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,7 @@ class _Tally:
     """What has been taken in while the replies stream past."""
 
     expected: Mapping[str, ArraySpec]
-    weighting: Literal["examples", "equal"]
+    weighting: Weighting
     carried: dict[str, NDArray[Any]] = field(default_factory=dict)
     metrics: dict[str, SiteMetrics] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
@@ -226,13 +231,20 @@ def _accept(reply: Reply, tally: _Tally) -> Message:
     # The same three keys for every site: Flower refuses a whole round where one site reports another set.
     reduced = MetricRecord(
         {
-            WEIGHT: examples if tally.weighting == "examples" else 1.0,
+            WEIGHT: _weight(tally.weighting, metrics, reply.member, examples),
             NUM_EXAMPLES: examples,
             LOSS: number(metrics, LOSS, reply.member),
         }
     )
     message.content = RecordDict({ARRAYS: averaged(arrays, tally.expected), METRICS: reduced})
     return message
+
+
+def _weight(weighting: Weighting, metrics: MetricRecord, member: Member, examples: float) -> float:
+    """Return a reply's weight. The effective number that a site reports may not exceed its images."""
+    if weighting != "effective":
+        return examples if weighting == "examples" else 1.0
+    return min(max(number(metrics, EFFECTIVE, member), 1e-6), examples)
 
 
 def _aggregate(
