@@ -56,9 +56,7 @@ def test_the_normalisation_is_the_backbones_own() -> None:
 
 def test_a_size_that_does_not_divide_is_a_sentence() -> None:
     settings = ModelSettings(backbone="test_vit", pretrained="none", image_size=100)
-    with pytest.raises(
-        ValueError, match=r"model\.image_size: test_vit cannot take images of 100.*divis"
-    ):
+    with pytest.raises(ValueError, match=r"model\.image_size: test_vit cannot take images of 100.*divis"):
         Cascade(settings)
     assert Cascade(settings.model_copy(update={"image_size": 96})).training
 
