@@ -41,8 +41,7 @@ class TrainSet:
         return len(self.rows)
 
     def effective(self) -> float:
-        """Return 4 P N / (P + N): as many images, half of them malignant, would tell the classes apart as
-        well.
+        """Return 4 P N / (P + N): the size of a balanced set that tells the classes apart as well.
 
         The variance of a difference between class means goes with 1/P + 1/N, so 17 melanomas among 2,500
         nevi count for 68 images.

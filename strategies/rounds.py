@@ -213,6 +213,8 @@ def _check(reply: Reply, tally: _Tally) -> None:
         raise ReplyRefused(reply.reason or f"site {reply.member.name}: no reply")
     tally.bytes_up += size(reply.message.content)
     check_train_reply(reply.message.content, tally.expected, reply.member)
+    if tally.weighting == "effective":
+        number(records(reply.message.content, MetricRecord)[METRICS], EFFECTIVE, reply.member)
 
 
 def _accept(reply: Reply, tally: _Tally) -> Message:

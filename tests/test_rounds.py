@@ -65,6 +65,25 @@ def test_a_round_by_hand() -> None:
     np.testing.assert_array_equal(values(equal.arrays)["w"], f32(3, 4))
 
 
+def test_effective_numbers_weigh_sites_but_never_above_their_images() -> None:
+    """(10 (1, 2) + 30 (5, 6)) / 40 = (4, 5): the second site's claim of 500 counts for its 30 images."""
+
+    def claims(arrays: ArrayRecord, examples: float, effective: float) -> Answer:
+        def answer(message: Message) -> RecordDict:
+            content = answering(arrays, examples)(message)
+            content["metrics"]["effective-examples"] = effective
+            return content
+
+        return answer
+
+    answers = {101: claims(sends(1, 2), 20, 10.0), 102: claims(sends(5, 6), 30, 500.0)}
+    result = a_round(answers, members(20, 30), changed(weighting="effective"))
+    np.testing.assert_array_equal(values(result.arrays)["w"], f32(4, 5))
+    silent = {101: answering(sends(1, 2), 20), 102: claims(sends(5, 6), 30, 30.0)}
+    refused = a_round(silent, members(20, 30), changed(weighting="effective"))
+    assert "effective-examples" in refused.refused["a"]
+
+
 def test_integer_buffers_stay_integers_and_take_the_maximum() -> None:
     answers = {
         101: answering(sends(1, 1, seen=2**62), 10),

@@ -134,3 +134,9 @@ def test_a_pools_sites_are_drawn_in_proportion_to_their_images() -> None:
 def test_a_site_of_one_class_cannot_train(benign: int, malignant: int, found: str) -> None:
     with pytest.raises(ValueError, match=f"train split has {found}; training needs malignant and benign"):
         train_set(benign, malignant)
+
+
+def test_the_effective_number_is_that_of_the_balanced_set_that_tells_as_much() -> None:
+    """1/17 + 1/2553 = 1/(n/2) + 1/(n/2) gives n = 67.6; a balanced set is its own."""
+    assert train_set(2553, 17).effective() == pytest.approx(4 / (1 / 17 + 1 / 2553))
+    assert train_set(30, 30).effective() == pytest.approx(60)
