@@ -14,6 +14,10 @@ from fedderm.report.folder import RunFolder, at_lesion_level, read_run
 from fedderm.report.sentences import by_site, overview_of
 from sites.diagnoses import CLASSES
 
+# Flower's app bundle carries .py, .md, .yaml and .json but neither .html nor .css: hence the last suffix.
+TEMPLATE = "template.html.md"
+STYLE = "style.css.md"
+
 METRIC_NAMES = {
     "auc": "AUC",
     "sensitivity": "Sensitivity",
@@ -79,11 +83,11 @@ def render(run: RunFolder) -> str:
         same_map=tables.same_map,
         at_lesion_level=at_lesion_level,
     )
-    return environment.get_template("template.html").render(**_content(run))
+    return environment.get_template(TEMPLATE).render(**_content(run))
 
 
 def _content(run: RunFolder) -> dict[str, Any]:
-    style = Path(__file__).with_name("style.css").read_text(encoding="utf-8")
+    style = Path(__file__).with_name(STYLE).read_text(encoding="utf-8")
     rounds = sections.round_rows(run)
     evaluation = run.config.get("evaluation") or {}
     return {
