@@ -23,9 +23,23 @@ class Settings(BaseModel):
 class StrategySettings(Settings):
     """How the server aggregates."""
 
-    name: Literal["fedavg", "fedprox"] = "fedavg"
+    name: Literal[
+        "fedavg",
+        "fedprox",
+        "fedavgm",
+        "fedadagrad",
+        "fedadam",
+        "fedyogi",
+        "fedmedian",
+        "fedtrimmedavg",
+        "krum",
+        "multikrum",
+        "bulyan",
+    ] = "fedavg"
     proximal_mu: Annotated[float, Field(ge=0)] = 0.0
     """FedProx's mu; 0 is FedAvg."""
+    parameters: dict[str, int | float] = {}
+    """Of Flower's own strategies, such as {eta: 0.01} for fedadam."""
     weighting: Literal["examples", "effective", "equal"] = "examples"
     """A site's weight in the average: its training images; their effective number 4 P N / (P + N) for P
     malignant and
@@ -41,6 +55,8 @@ class StrategySettings(Settings):
     def _mu_belongs_to_fedprox(self) -> Self:
         if self.name != "fedprox" and self.proximal_mu > 0:
             raise ValueError("proximal_mu is FedProx's; set name: fedprox or remove it")
+        if self.parameters and self.name in ("fedavg", "fedprox"):
+            raise ValueError(f"parameters: {self.name} has none; remove them")
         return self
 
 

@@ -15,7 +15,7 @@ from fedderm.federation.roll_call import SiteCard, training_members
 from fedderm.federation.session import Answers, Session
 from fedderm.settings import StrategySettings
 from fedderm.weights import Arrays
-from strategies.catalogue import build
+from strategies.catalogue import REMEMBERS, build
 from strategies.rounds import RoundResult, RoundSettings, train_round
 
 SPLITS = "calibration,test"
@@ -25,7 +25,7 @@ def run_rounds(session: Session, cards: Sequence[SiteCard], initial: Arrays) -> 
     """Return the final global model; finished rounds of an earlier sitting are not repeated."""
     folder, experiment = session.folder, session.experiment
     done = int(folder.state()["round"])
-    strategy = _strategy(experiment.strategy)
+    strategy = _strategy(experiment.strategy, resumed=done > 0)
     members = training_members(session, cards)
     if not done and experiment.training.head_start == "ridge":
         initial = {**initial, **start_heads(session, members, initial)}
@@ -120,8 +120,14 @@ def calibration_counts(found: dict[str, dict[str, Counts]], roles: dict[str, str
     return sum(parts, Counts.zero())
 
 
-def _strategy(settings: StrategySettings) -> Strategy:
-    parameters = {"proximal_mu": settings.proximal_mu} if settings.name == "fedprox" else {}
+def _strategy(settings: StrategySettings, *, resumed: bool) -> Strategy:
+    if resumed and settings.name in REMEMBERS:
+        raise ValueError(
+            f"strategy {settings.name} keeps a momentum between rounds that is not stored yet, so that a resumed "
+            "run would differ from one that never stopped; start the experiment anew"
+        )
+    own = {"proximal_mu": settings.proximal_mu} if settings.name == "fedprox" else {}
+    parameters = {**settings.parameters, **own}
     return build(settings.name, **parameters)
 
 
