@@ -15,6 +15,7 @@ from fedderm.settings import ModelSettings
 
 
 def features(network: nn.Module, size: int) -> torch.Tensor:
+    torch.set_num_threads(1)
     pixels = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(5))
     with torch.inference_mode():
         return network.eval()(pixels)
@@ -91,6 +92,8 @@ def test_packaged_features_tell_images_apart_where_random_ones_do_not() -> None:
     """Two noise images and two flat ones: within a kind, trained features are far more alike than across."""
     noise = torch.rand(2, 3, 96, 96, generator=torch.Generator().manual_seed(1)) * 2 - 1
     flat = torch.stack([torch.full((3, 96, 96), level) for level in (-0.2, 0.2)])
+
+    torch.set_num_threads(1)
 
     def contrast(pretrained: str) -> float:
         torch.manual_seed(0)

@@ -9,9 +9,7 @@ from fedderm.devices import autocast, pick_device, seeded, use_threads
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_a_gpu_that_is_not_there_is_a_sentence() -> None:
-    with pytest.raises(
-        ValueError, match=r"resources\.gpus_per_site is 0\.5 but PyTorch sees no GPU here"
-    ):
+    with pytest.raises(ValueError, match=r"resources\.gpus_per_site is 0\.5 but PyTorch sees no GPU here"):
         pick_device(0.5)
     assert pick_device(0).type == "cpu"
 

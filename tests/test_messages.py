@@ -45,7 +45,7 @@ def test_an_instruction_is_read_as_it_was_written(experiment: Experiment) -> Non
     assert read.values["server_round"] == 3
     assert read.values["proximal_mu"] == 0.5
     assert read.values["pooled"] is True
-    assert read.values["splits"] == "test"
+    assert read.values["splits"] == "calibration,test"
     assert json.loads(read.values["given_up"]) == {"a": ["b"]}
     assert all("_" not in key for key in record)
 
