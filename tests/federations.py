@@ -187,6 +187,12 @@ def weights(run: Path) -> Arrays:
     return dict(load_file(run / "model" / "model.safetensors"))
 
 
+def only_run(root: Path) -> Path:
+    """Return the folder of the one run below ``root``; a path that does not exist where there is none."""
+    found = [path for path in (root / "runs" / "tiny").glob("*") if path.is_dir()]
+    return found[0] if len(found) == 1 else root / "none"
+
+
 def same(first: Mapping[str, NDArray[Any]], second: Mapping[str, NDArray[Any]]) -> bool:
     """Return whether two models are equal bit for bit."""
     return list(first) == list(second) and all(

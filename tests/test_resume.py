@@ -10,7 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from federations import Notes, command, new_run, run_command, run_in_memory, same, weights, write_config
+from federations import (
+    Notes,
+    command,
+    new_run,
+    only_run,
+    run_command,
+    run_in_memory,
+    same,
+    weights,
+    write_config,
+)
 
 from fedderm.runs import RunFolder
 from strategies.errors import Interrupted
@@ -115,11 +125,6 @@ def until(process: subprocess.Popen[str], happened: Callable[[], bool]) -> None:
             process.kill()
             pytest.fail(f"it did not come so far: {process.communicate()[0]}")
         time.sleep(0.005)
-
-
-def only_run(root: Path) -> Path:
-    found = [path for path in (root / "runs" / "tiny").glob("*") if path.is_dir()]
-    return found[0] if len(found) == 1 else root / "none"
 
 
 def finished_rounds(run: Path) -> int:

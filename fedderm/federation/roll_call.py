@@ -36,8 +36,7 @@ def roll_call(session: Session) -> list[SiteCard]:
     ids = {member.name: member.node_id for member in strangers}
     answers = session.gather("roll call", messages.QUERY, strangers, None, _read)
     if answers.missing:
-        said = {text.removeprefix(f"site {name}: ") for name, text in answers.missing.items()}
-        raise ValueError("; ".join(sorted(said)))
+        raise ValueError("; ".join(_said(node, text) for node, text in answers.missing.items()))
     cards: list[SiteCard] = []
     fingerprints: dict[str, dict[str, list[str]]] = {}
     for stranger, (details, prints) in answers.found.items():
@@ -50,6 +49,12 @@ def roll_call(session: Session) -> list[SiteCard]:
     _refuse_overlaps(fingerprints)
     order = {site.name: position for position, site in enumerate(session.experiment.sites)}
     return sorted(cards, key=lambda card: (order.get(card.member.name, len(order)), card.member.name))
+
+
+def _said(node: str, text: str) -> str:
+    """Return why a node did not introduce itself: the site's own sentence names it, any other the node."""
+    said = text.removeprefix(f"site {node}: ")
+    return said if said.startswith("site ") else f"{node}: {said}"
 
 
 def _read(message: Message) -> tuple[dict[str, Any], dict[str, list[str]]]:
