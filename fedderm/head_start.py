@@ -9,9 +9,11 @@ sites are. Fine-tuning then starts from heads that fit the trunk, which also cos
 knows (Kumar et al.,
 "Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution", ICLR 2022).
 
-What a site sends is the second moment of its features: with fewer images than features, it spans them. It is
-as
-revealing as a gradient, not more.
+What a site sends is the second moment of its features and each class's sum: with fewer images than features
+it
+spans them, and a class of one image shows that image's features. A site refuses where a class has fewer
+images
+than its ``min_cell``.
 """
 
 from collections.abc import Sequence

@@ -129,7 +129,10 @@ class RunFolder:
         self.write_json(
             "rounds/state.json", {**state, "round": number, "history": [*history, {"round": number, **entry}]}
         )
-        for old in sorted((self.path / "rounds").glob("*.safetensors"))[:-KEPT_CHECKPOINTS]:
+        checkpoints = sorted(
+            (self.path / "rounds").glob("[0-9]*.safetensors"), key=lambda path: int(path.stem)
+        )
+        for old in checkpoints[:-KEPT_CHECKPOINTS]:
             old.unlink()
 
     def finish(self, seconds: float) -> None:

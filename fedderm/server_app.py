@@ -27,7 +27,10 @@ def main(grid: Grid, context: Context) -> None:
     """
     values = {key: str(value) for key, value in context.run_config.items()}
     if values.get("resume"):
-        folder = RunFolder.open(Path(values["resume"]))
+        if values.get("set"):
+            raise ValueError("resume goes on with the run's own config; leave out set, or start anew")
+        data_root = Path(values["data-root"]) if values.get("data-root") else None
+        folder = RunFolder.open(Path(values["resume"]), data_root)
     else:
         data_root = Path(values["data-root"]) if values.get("data-root") else None
         overrides = values.get("set", "").split()

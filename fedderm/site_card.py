@@ -22,7 +22,8 @@ def site_card(site: LocalSite) -> dict[str, Any]:
         "num_examples": len(site.rows("train")),
         "splits": sizes,
         "diagnoses": {name: _shown(count, minimum) for name, count in site.diagnoses().items()},
-        "notes": list(site.notes),
+        # Notes are sentences with counts in them.
+        "notes": list(site.notes) if minimum <= 1 else [],
     }
 
 

@@ -2,11 +2,12 @@
 
 from typing import Any
 
+import numpy as np
 from flwr.app import Context, Message
 
 from fedderm import messages
 from fedderm.evaluation.counts import Counts, counts_of
-from fedderm.evaluation.disclosure import suppress
+from fedderm.evaluation.disclosure import folded, suppress
 from fedderm.evaluation.documents import WITH_PRIOR, OperatingPoint
 from fedderm.evaluation.recalibration import EvaluationSettings, evaluate_site
 from fedderm.evaluation.recalibration import site_seed as evaluation_seed
@@ -49,7 +50,7 @@ def train(message: Message, context: Context) -> Message:
         raise ValueError(f"site {name}: {error}") from error
     metrics = {
         "num-examples": len(data),
-        "effective-examples": data.effective(),
+        **_effective(instruction, site, data),
         "steps": result.steps,
         "images": result.images,
         "loss": result.loss,
@@ -63,6 +64,7 @@ def head(message: Message, context: Context) -> Message:
     instruction = messages.read_instruction(message)
     site = _training_site(instruction, context)
     data, _ = _train_set(instruction, site, context)
+    _require_cells(site, data, "training.head_start: ridge")
     model = worker_model(instruction.experiment, messages.read_arrays(message))
     return messages.moments_reply(
         message, feature_moments(model, data, instruction.experiment.training.precision)
@@ -107,9 +109,12 @@ def recalibrate(message: Message, context: Context) -> Message:
         federation_point=point,
         settings=wanted,
     )
-    pools: dict[str, Scores] = {site.settings.role: test}
-    if site.settings.role == "train" and experiment.training.prior_adjustment:
-        pools[WITH_PRIOR] = test.shifted(site.log_odds())
+    shown = folded(test, site.settings.min_cell)
+    pools: dict[str, Scores] = {site.settings.role: shown}
+    # Beside the raw scores, the shifted ones tell the prevalence: not where a site keeps small cells to
+    # itself.
+    if site.settings.role == "train" and experiment.training.prior_adjustment and site.settings.min_cell <= 1:
+        pools[WITH_PRIOR] = shown.shifted(site.log_odds())
     replicates = {
         f"{name}.{unit}": drawn
         for name, scores in pools.items()
@@ -130,6 +135,23 @@ def recalibrate(message: Message, context: Context) -> Message:
 def _site(instruction: Instruction, context: Context) -> LocalSite:
     site = site_of_node(instruction.experiment, context.node_config)
     return open_site(instruction.experiment, site, *messages.given_up_images(instruction, site.name))
+
+
+def _effective(instruction: Instruction, site: LocalSite, data: TrainSet) -> dict[str, float]:
+    """Return the effective number where it is asked for; it tells how many images are malignant."""
+    if instruction.experiment.strategy.weighting != "effective":
+        return {}
+    _require_cells(site, data, "strategy.weighting: effective")
+    return {"effective-examples": data.effective()}
+
+
+def _require_cells(site: LocalSite, data: TrainSet, what: str) -> None:
+    counts = np.bincount(data.classes)
+    if ((counts > 0) & (counts < site.settings.min_cell)).any():
+        raise ValueError(
+            f"site {site.settings.name}: {what} would tell a class of fewer than "
+            f"{site.settings.min_cell} images (its min_cell); leave it out of the config, or lower min_cell at the site"
+        )
 
 
 def _training_site(instruction: Instruction, context: Context) -> LocalSite:
@@ -165,7 +187,10 @@ def _counts(instruction: Instruction, message: Message, site: LocalSite) -> dict
     precision = instruction.experiment.training.precision
     return {
         split: suppress(
-            counts_of(site.score(model, split, int(values["views"]), precision)), site.settings.min_cell
+            counts_of(
+                folded(site.score(model, split, int(values["views"]), precision), site.settings.min_cell)
+            ),
+            site.settings.min_cell,
         )
         for split in str(values["splits"]).split(",")
         if len(site.rows(split))

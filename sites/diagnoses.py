@@ -1,7 +1,8 @@
 """Canonical diagnoses, whether they are malignant, and the class maps of the schemes.
 
 Malignant are melanoma (in situ too), basal cell carcinoma and squamous cell carcinoma (Bowen's disease
-and keratoacanthoma too). Actinic keratosis is *indeterminate* in the ISIC archive's taxonomy, so every site says what
+and keratoacanthoma too). Actinic keratosis is *indeterminate* in the ISIC archive's taxonomy, so every site
+says what
 to do with it (``ak_policy``).
 """
 
@@ -39,7 +40,8 @@ _CLASS_OF: Final[dict[str, int]] = {
 
 
 def class_index(diagnosis: str, ak_policy: AkPolicy = "exclude") -> int | None:
-    """Return the class of ``diagnosis`` (0 benign, 1 MEL, 2 SCC, 3 BCC), or None where the policy excludes it.
+    """Return the class of ``diagnosis`` (0 benign, 1 MEL, 2 SCC, 3 BCC), or None where the policy excludes
+    it.
 
     ``ak`` counted as malignant belongs with SCC, whose precursor it is. ``other_malignant`` has no place in a
     MEL/SCC/BCC differentiation and is always excluded. Raises KeyError for a name that is not canonical.

@@ -16,7 +16,7 @@ from fedderm.evaluation.counts import (
     lower_edge,
     snap_down,
 )
-from fedderm.evaluation.disclosure import merge_map, suppress, suppress_rows
+from fedderm.evaluation.disclosure import folded, merge_map, suppress, suppress_rows
 from fedderm.evaluation.documents import Unit
 from fedderm.evaluation.scores import Scores
 from fedderm.evaluation.thresholds import federation_threshold
@@ -204,3 +204,17 @@ def test_suppressed_rows_are_the_rows_of_suppressed_counts(unit: Unit) -> None:
 def test_no_minimum_changes_nothing() -> None:
     counts = counts_of(draw(30, 30, 1))
     assert suppress(counts, 0) is counts
+
+
+def test_a_small_malignant_class_counts_as_the_largest_one_and_stays_malignant() -> None:
+    """60 MEL and 9 SCC under min_cell 10: 69 malignant, so a certificate speaks of all of them."""
+    truth = np.repeat([0, 1, 2], [300, 60, 9])
+    scores = Scores(np.linspace(-3, 3, 369), np.ones(369, np.int64), truth, np.arange(369).astype(str))
+    shown = folded(scores, 10)
+    np.testing.assert_array_equal(np.bincount(shown.truth, minlength=4), [300, 69, 0, 0])
+    assert suppress(counts_of(shown), 10).positives("lesion") == 69
+    assert folded(scores, 9) is scores
+    few = Scores(
+        np.zeros(12), np.ones(12, np.int64), np.repeat([0, 1, 2], [6, 4, 2]), np.arange(12).astype(str)
+    )
+    assert folded(few, 10) is few, "six malignant lesions in all cannot be shown at all"

@@ -74,4 +74,5 @@ def _print(predictions: list[Prediction], predictor: Predictor) -> None:
     if predictions:
         console.print(table)
     console.print(f"threshold {predictor.point.threshold_probability:.3f}: {predictor.point.origin}")
+    console.print("A guarantee speaks of a lesion's mean over its images, not of one image.")
     console.print("Research use only; not a medical device.")

@@ -5,7 +5,7 @@ Published counts are zero or at least ``min_cell``. A rate is published where it
 it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -24,6 +24,7 @@ from fedderm.evaluation.documents import (
 )
 from fedderm.evaluation.proportions import wilson
 from fedderm.evaluation.scores import Ints, Scores
+from sites.diagnoses import CLASSES
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +61,23 @@ def merging(counts: Counts, min_cell: int) -> Merging:
         for index in np.flatnonzero(~small):
             bins[unit, truth, index] = merge_map(rows[index], min_cell, "lowest" if truth else "highest")
     return Merging(visible, differential, bins)
+
+
+def folded(scores: Scores, min_cell: int) -> Scores:
+    """Return scores in which malignant classes of fewer lesions than ``min_cell`` count as the most frequent
+    one.
+
+    They stay malignant, so that triage and the certificate of a threshold speak of all malignant lesions.
+    Where
+    all malignant lesions together are fewer, nothing can be folded, and ``suppress`` leaves them out.
+    """
+    lesions = np.bincount(scores.per_lesion().truth, minlength=len(CLASSES))
+    small = (lesions > 0) & (lesions < min_cell)
+    small[0] = False
+    if not small.any() or lesions[1:].sum() < min_cell:
+        return scores
+    largest = 1 + int(lesions[1:].argmax())
+    return replace(scores, truth=np.where(small[scores.truth], largest, scores.truth))
 
 
 def merge_map(row: Ints, min_cell: int, place: Literal["lowest", "highest"]) -> NDArray[np.intp]:

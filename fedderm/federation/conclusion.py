@@ -12,7 +12,7 @@ from fedderm.evaluation.counts import UNITS, Counts
 from fedderm.evaluation.documents import Certificate, OperatingPoint, SiteEvaluation, Unit
 from fedderm.evaluation.long_format import POOLS, long_rows_of_federation, long_rows_of_site
 from fedderm.evaluation.recalibration import evaluate_federation, federation_point
-from fedderm.evaluation.replicates import sum_replicates
+from fedderm.evaluation.replicates import COARSE_BINS, sum_replicates
 from fedderm.federation.roll_call import SiteCard
 from fedderm.federation.session import Session
 from fedderm.federation.training import calibration_counts, evaluate_counts
@@ -96,6 +96,11 @@ def _recalibrate(
 
 def _read(message: Message) -> _Conclusion:
     document, drawn = messages.read_evaluation(message)
+    for name, values in drawn.items():
+        if values.ndim != 3 or values.shape[1:] != (2, COARSE_BINS):
+            raise ValueError(
+                f"its replicates {name} have the shape {values.shape}, not (B, 2, {COARSE_BINS})"
+            )
     return _Conclusion(
         SiteEvaluation.model_validate_json(document),
         {pool: Counts.from_array(counts) for pool, counts in messages.read_counts(message).items()},

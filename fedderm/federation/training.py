@@ -123,8 +123,8 @@ def calibration_counts(found: dict[str, dict[str, Counts]], roles: dict[str, str
 def _strategy(settings: StrategySettings, *, resumed: bool) -> Strategy:
     if resumed and settings.name in REMEMBERS:
         raise ValueError(
-            f"strategy {settings.name} keeps a momentum between rounds that is not stored yet, so that a resumed "
-            "run would differ from one that never stopped; start the experiment anew"
+            f"strategy {settings.name} keeps a momentum between rounds that is not stored yet, so that a "
+            "resumed run would differ from one that never stopped; start the experiment anew"
         )
     own = {"proximal_mu": settings.proximal_mu} if settings.name == "fedprox" else {}
     parameters = {**settings.parameters, **own}

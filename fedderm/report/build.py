@@ -106,6 +106,7 @@ def _content(run: RunFolder) -> dict[str, Any]:
         "cards": sections.site_cards(run),
         "rounds": rounds,
         "totals": sections.round_totals(rounds),
+        "config_baseline": run.config.get("baseline", "none"),
         "audit": sections.audit_of(run),
         "metric_names": METRIC_NAMES,
         "classes": CLASSES,

@@ -158,7 +158,13 @@ def _first_fault(error: ValidationError) -> str:
 
 def _rounds(run_dir: Path) -> pd.DataFrame:
     try:
-        table = pd.read_csv(run_dir / "rounds" / "metrics.csv", dtype={"site": str})
+        # A site may be called 007 or NA: only empty fields of numbers are missing values.
+        table = pd.read_csv(
+            run_dir / "rounds" / "metrics.csv",
+            dtype={"site": str},
+            keep_default_na=False,
+            na_values={"value": [""], "lower": [""], "upper": [""]},
+        )
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise _unreadable(run_dir, "rounds/metrics.csv", str(error).strip()) from error
     absent = [column for column in METRIC_COLUMNS if column not in table.columns]

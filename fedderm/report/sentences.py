@@ -52,12 +52,14 @@ def by_site(run: RunFolder) -> list[tuple[SiteEvaluation, list[str]]]:
 
 def _what_was_done(run: RunFolder) -> str:
     trained, held_out = run.of_role("train"), run.of_role("held-out")
-    lesions = sum(split.lesions for site in trained for split in site.splits.values())
+    lesions = sum(site.splits["train"].lesions for site in trained if "train" in site.splits)
     rounds = int(run.state.get("round") or len(run.state.get("history") or []))
+    pooled = run.config.get("baseline") == "pooled"
+    how = "from their images in one place (the pooled baseline)" if pooled else "without pooling their images"
     apart = f"; {plural(len(held_out), 'further site')} only tested it" if held_out else ""
     return (
         f"{plural(len(trained), 'site')} with {plural(lesions, 'lesion')} trained one model in "
-        f"{plural(rounds, 'round')} without pooling their images{apart}."
+        f"{plural(rounds, 'round')} {how}{apart}."
     )
 
 
