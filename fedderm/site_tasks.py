@@ -150,7 +150,8 @@ def _require_cells(site: LocalSite, data: TrainSet, what: str) -> None:
     if ((counts > 0) & (counts < site.settings.min_cell)).any():
         raise ValueError(
             f"site {site.settings.name}: {what} would tell a class of fewer than "
-            f"{site.settings.min_cell} images (its min_cell); leave it out of the config, or lower min_cell at the site"
+            f"{site.settings.min_cell} images (its min_cell); leave it out of the config, "
+            "or lower min_cell at the site"
         )
 
 
