@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from fedderm.evaluation.thresholds import certifiable_sensitivity, positives_needed
-from fedderm.preparation import PreparationObserver, rendering_shown
+from fedderm.preparation import PreparationObserver, decoded, rendering_shown
 from fedderm.runtime import gpus
 from fedderm.settings import Experiment
 from sites.cache import PixelCache, open_cache
@@ -40,6 +40,7 @@ def examine(site: Site, experiment: Experiment, observer: PreparationObserver) -
         )
     except SiteError as error:
         return [*_machine(experiment), Finding("stops", str(error))]
+    data = decoded(data, cache)
     findings = [
         *_table(data),
         *_images(data, cache),
@@ -70,7 +71,7 @@ def _table(data: SiteData) -> Iterator[Finding]:
 
 
 def _images(data: SiteData, cache: PixelCache) -> Iterator[Finding]:
-    aside = [*data.set_aside.to_dict("records"), *cache.set_aside.to_dict("records")]
+    aside = data.set_aside.to_dict("records")
     yield Finding("fine", f"{len(cache.table)} images decoded at {cache.settings.image_size} pixels")
     for row in aside[:5]:
         yield Finding("look", f"image {row['image_id']} is set aside: {row['reason']}")

@@ -3,8 +3,10 @@
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
+
+import pandas as pd
 
 from fedderm.federation.session import Observer
 from fedderm.runs import RunFolder
@@ -121,8 +123,17 @@ def open_caches(
     return {data.site.name: opened(data) for data in loaded}
 
 
+def decoded(data: SiteData, cache: PixelCache) -> SiteData:
+    """Return the site without images that could not be decoded, which join those set aside."""
+    table = cache.table.copy()
+    table.attrs = dict(data.table.attrs)
+    set_aside = pd.concat([data.set_aside, cache.set_aside], ignore_index=True)
+    return replace(data, table=table, set_aside=set_aside)
+
+
 def audit_prepared(loaded: Sequence[SiteData], caches: Mapping[str, PixelCache]) -> Prepared:
     """Return the sites after the audit; raises AuditRefused."""
+    loaded = [decoded(data, caches[data.site.name]) for data in loaded]
     result = audit(loaded, {name: cache.fingerprints for name, cache in caches.items()})
     resolved, _ = resolve(loaded, result)
     before = {data.site.name: _ids(data) for data in loaded}

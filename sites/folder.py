@@ -141,7 +141,8 @@ class FolderSite(SiteSettings):
                 column = self.columns.get("diagnosis", "diagnosis")
                 raise SiteError(
                     f"{file}: row {row}, column '{column}': '{theirs}' is not a known diagnosis"
-                    f"{nearest(word, known)}; known are {', '.join(known)}; add it to the site's diagnoses"
+                    f"{nearest(word, known)}; known are {', '.join(known)}; add it to the "
+                    "site's diagnoses, as one of these or as exclude"
                 )
         diagnosis = plain.map(known)
         excluded = diagnosis == EXCLUDE

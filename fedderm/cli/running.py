@@ -1,6 +1,7 @@
 """What ``fedderm run`` does, from config to the table at the end."""
 
 import shlex
+import shutil
 from pathlib import Path
 
 from fedderm import config
@@ -21,12 +22,12 @@ def start(
 
         build_report(folder.path)
     else:
-        _run(folder, console)
+        _run(folder, console, fresh=resume is None)
     console.site_table(folder.path)
     console.show(f"report: {folder.path / 'report.html'}")
 
 
-def _run(folder: RunFolder, console: Console) -> None:
+def _run(folder: RunFolder, console: Console, *, fresh: bool) -> None:
     hint = f"go on with: fedderm run --resume {shlex.quote(str(folder.path))}"
     try:
         with console:
@@ -38,6 +39,9 @@ def _run(folder: RunFolder, console: Console) -> None:
     except (ValueError, OSError) as error:
         if folder.state()["round"]:
             console.show(hint)
+        elif fresh and folder.read_json("audit.json") is None:
+            # The sites could not even be loaded: there is nothing to go on with.
+            shutil.rmtree(folder.path, ignore_errors=True)
         raise error
 
 
