@@ -25,7 +25,7 @@ def run_rounds(session: Session, cards: Sequence[SiteCard], initial: Arrays) -> 
     """Return the final global model; finished rounds of an earlier sitting are not repeated."""
     folder, experiment = session.folder, session.experiment
     done = int(folder.state()["round"])
-    strategy = _strategy(experiment.strategy, resumed=done > 0)
+    strategy = _strategy(experiment.strategy, resumed=0 < done < experiment.rounds)
     members = training_members(session, cards)
     if not done and experiment.training.head_start == "ridge":
         initial = {**initial, **start_heads(session, members, initial)}
