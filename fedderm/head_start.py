@@ -53,7 +53,6 @@ class Moments:
             raise ValueError("the head start has no features to fit: no site sent any")
         ridge = np.full(len(self.gram), penalty * level)
         ridge[-1] = 0.0
-        # One thread: the last bit would otherwise depend on the machine's load.
         with threadpool_limits(limits=1, user_api="blas"):
             return np.asarray(np.linalg.solve(self.gram + np.diag(ridge), self.targets))
 
@@ -62,7 +61,9 @@ def moments(features: Floats, targets: Floats, weights: Floats) -> Moments:
     """Return the moments of ``features`` (n, F) with ``targets`` (n, K) and ``weights`` (n,)."""
     extended = np.concatenate([features, np.ones((len(features), 1))], axis=1)
     weighted = extended * weights[:, None]
-    return Moments(weighted.T @ extended, weighted.T @ targets)
+    # One thread: the last bit would otherwise depend on how a worker was started.
+    with threadpool_limits(limits=1, user_api="blas"):
+        return Moments(weighted.T @ extended, weighted.T @ targets)
 
 
 def total(parts: Sequence[Moments]) -> Moments:
