@@ -48,8 +48,7 @@ class StrategySettings(Settings):
     """Fraction of the training sites asked each round, drawn by seed."""
     quorum: Fraction = 1.0
     """Fraction of the asked sites whose reply must be accepted, in a round and at the run's end; with fewer
-    the run
-    stops, to be resumed."""
+    the run stops, to be resumed."""
     deadline: Positive = 3600.0
     """Seconds that a site has to answer."""
 
