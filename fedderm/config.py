@@ -27,6 +27,7 @@ class _Loader(yaml.SafeLoader):
     """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Return the mapping; raises ConfigError with the line of a key that stands twice."""
         seen: list[Any] = []
         for key_node, _ in node.value:
             if key_node.tag == _MERGE:

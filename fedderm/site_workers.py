@@ -14,24 +14,23 @@ import signal
 import tempfile
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import ray
-from flwr.app import Context, Message
+from flwr.app import Context
 from flwr.clientapp import ClientApp
-from flwr.common.constant import PARTITION_ID_KEY
-from flwr.server.superlink.fleet.vce.backend import BackendConfig, raybackend
+from flwr.server.superlink.fleet.vce.backend import BackendConfig
 from flwr.serverapp import Grid, ServerApp
 from flwr.simulation import run_simulation
 from flwr.simulation.ray_transport.ray_actor import BasicActorPool
 from ray._private import node as ray_node
 from ray._private import ray_constants
 from ray._private import worker as ray_worker
-from ray.exceptions import RayActorError, RayTaskError
 
 from fedderm.runtime import Resources
+from fedderm.worker_backend import WorkerBackend, flower_uses
 from strategies.errors import Interrupted
 
 _LOG = logging.getLogger("flwr.fedderm")
@@ -55,7 +54,7 @@ class Workers:
         self._nodes = nodes
         self._stop = stop
         self._preload = [_ACTOR_MODULE, *preload]
-        self._backend: _Backend | None = None
+        self._backend: WorkerBackend | None = None
         self._folder: Path | None = None
         self._server: threading.Thread | None = None
         self._server_failure: BaseException | None = None
@@ -68,7 +67,7 @@ class Workers:
         crash: BaseException | None = None
         interrupted = False
         try:
-            with _flower_uses(self._make_backend):
+            with flower_uses(self._make_backend):
                 run_simulation(
                     server_app=self._recorded(server_app),
                     client_app=client_app,
@@ -129,8 +128,8 @@ class Workers:
     def _per_worker(self) -> dict[str, Any]:
         return {"num_cpus": self._resources.cpus_per_site, "num_gpus": self._resources.gpus_per_site}
 
-    def _make_backend(self, config: BackendConfig) -> "_Backend":
-        self._backend = _Backend(config, self.start_ray, self._stop)
+    def _make_backend(self, config: BackendConfig) -> WorkerBackend:
+        self._backend = WorkerBackend(config, self.start_ray, self._stop)
         return self._backend
 
     def _recorded(self, server_app: ServerApp) -> ServerApp:
@@ -164,89 +163,6 @@ class Workers:
         ray.shutdown()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
-
-
-class _Backend(raybackend.RayBackend):
-    """Flower's Ray backend, with workers that can be replaced and killed."""
-
-    def __init__(self, config: BackendConfig, start_ray: Callable[[], None], stop: threading.Event) -> None:
-        self._start_ray = start_ray
-        self._stop = stop
-        self._closing = False
-        self._lock = threading.Lock()
-        self._actors: list[Any] = []
-        super().__init__(config)
-
-    def init_ray(self, backend_config: BackendConfig) -> None:
-        del backend_config
-        self._start_ray()
-
-    def build(self, app_fn: Callable[[], ClientApp]) -> None:
-        if self._stop.is_set():
-            raise Interrupted("stopped while Ray was starting")
-        super().build(app_fn)
-        with self._lock:
-            self._actors = list(self._workers().pool)
-            late = self._closing
-        if late:
-            self.kill()
-            raise Interrupted("stopped while the workers were starting")
-
-    def process_message(self, message: Message, context: Context) -> tuple[Message, Context]:
-        """Return a site's reply and context. Raises what the worker raised, RayActorError where it died."""
-        idle = self._workers().pool
-        actor: Any = idle.pop()
-        partition = str(context.node_config[PARTITION_ID_KEY])
-        try:
-            _, reply, updated = ray.get(actor.run.remote(self.app_fn, message, partition, context))
-            return reply, updated
-        except RayActorError:
-            actor = self._replace(actor)
-            raise
-        except RayTaskError as error:
-            # The site's own exception, without the worker's traceback in its text; that goes to the log.
-            raise (error.cause if isinstance(error.cause, Exception) else error) from error
-        finally:
-            idle.append(actor)
-
-    def kill(self) -> None:
-        """Kill all workers at once, in the middle of their work."""
-        with self._lock:
-            self._closing = True
-            for actor in self._actors:
-                with contextlib.suppress(Exception):
-                    ray.kill(actor)
-            self._actors = []
-
-    def terminate(self) -> None:
-        """Let go of the workers; Ray itself is stopped by Workers."""
-        self.kill()
-
-    def _replace(self, actor: Any) -> Any:
-        """Return a fresh worker for a dead one; the dead one while the simulation is being stopped."""
-        with self._lock:
-            if self._closing:
-                return actor
-            _LOG.warning("a worker process died and is replaced")
-            fresh: Any = self._workers().create_actor_fn()  # type: ignore[no-untyped-call]
-            self._actors = [fresh if known is actor else known for known in self._actors]
-            return fresh
-
-    def _workers(self) -> BasicActorPool:
-        if self.pool is None:
-            raise RuntimeError("the workers have not been started")
-        return self.pool
-
-
-@contextlib.contextmanager
-def _flower_uses(make_backend: Callable[[BackendConfig], raybackend.RayBackend]) -> Iterator[None]:
-    """Let Flower's simulation build its backend with ``make_backend``; it looks the class up by name."""
-    original = raybackend.RayBackend
-    raybackend.RayBackend = make_backend  # type: ignore[assignment,misc]
-    try:
-        yield
-    finally:
-        raybackend.RayBackend = original  # type: ignore[misc]
 
 
 @contextlib.contextmanager

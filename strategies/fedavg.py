@@ -54,17 +54,6 @@ class RunningMean:
         return {name: self._mean.pop(name).astype(self._dtypes[name]) for name in list(self._mean)}
 
 
-def weighted_mean(models: Iterable[tuple[Mapping[str, NDArray[Any]], float]]) -> NDArrays:
-    """Return the mean of (model, weight) pairs, summed in the order in which they come.
-
-    Raises ValueError for no models, models with other arrays, or a weight that is not above zero.
-    """
-    mean = RunningMean()
-    for model, weight in models:
-        mean.add(model, weight)
-    return mean.result()
-
-
 class StreamingFedAvg(FedAvg):
     """Flower's FedAvg that drops each reply once it is added; same mathematics, one partial sum of memory."""
 

@@ -2,7 +2,7 @@
 
 import gc
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from memory_grid import f32, record, values
 
 from strategies.catalogue import REMEMBERS, STRATEGIES, build, parameters_of
-from strategies.fedavg import RunningMean, StreamingFedAvg, weighted_mean
+from strategies.fedavg import NDArrays, RunningMean, StreamingFedAvg
 
 
 def message(arrays: ArrayRecord, weight: float) -> Message:
@@ -22,6 +22,13 @@ def message(arrays: ArrayRecord, weight: float) -> Message:
     asked = Message(RecordDict(), 1, "train")
     asked.metadata.__dict__["_message_id"] = "asked"
     return Message(content, reply_to=asked)
+
+
+def weighted_mean(models: Iterable[tuple[NDArrays, float]]) -> NDArrays:
+    mean = RunningMean()
+    for model, weight in models:
+        mean.add(model, weight)
+    return mean.result()
 
 
 def test_weighted_mean_by_hand() -> None:

@@ -17,7 +17,8 @@ from fedderm.evaluation.documents import (
     SiteEvaluation,
     Unit,
 )
-from fedderm.evaluation.metrics import Scheme, metrics_of_counts
+from fedderm.evaluation.metrics import Scheme
+from fedderm.evaluation.recalibration import performance_of_counts
 
 POOLED: Final = "(pooled)"
 
@@ -89,23 +90,8 @@ def long_rows_of_counts(
     round_: int | None = None,
 ) -> list[LongRow]:
     """Return one split's rows from its counts (a pool's from summed counts), without intervals."""
-    return [
-        LongRow(
-            site=site,
-            role=role,
-            split=split,
-            round=round_,
-            unit=unit,
-            metric=metric,
-            value=value,
-            lower=None,
-            upper=None,
-            n=counts.n(unit),
-            positives=counts.positives(unit),
-        )
-        for unit in UNITS
-        for metric, value in metrics_of_counts(counts, unit, point, scheme).items()
-    ]
+    performances = {unit: performance_of_counts(counts, unit, point, scheme) for unit in UNITS}
+    return list(_rows(site, role, split, round_, performances))
 
 
 def _rows(

@@ -1,6 +1,6 @@
 """Intervals of a proportion."""
 
-from scipy.stats import beta, norm
+from scipy.stats import norm
 
 
 def wilson(hits: float, n: float, level: float = 0.95) -> tuple[float, float]:
@@ -14,15 +14,6 @@ def wilson(hits: float, n: float, level: float = 0.95) -> tuple[float, float]:
     half = z * (p * (1 - p) / n + z * z / (4 * n * n)) ** 0.5 / shrink
     # The ends are exact where all or none were hit; rounding must not leave them at 0.999...
     return (0.0 if hits == 0 else max(0.0, centre - half)), (1.0 if hits == n else min(1.0, centre + half))
-
-
-def clopper_pearson(hits: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """Return Clopper and Pearson's exact interval (Biometrika 1934) of ``hits / n``; (0, 1) for n = 0."""
-    _check(hits, n)
-    tail = (1 - level) / 2
-    lower = 0.0 if hits == 0 else float(beta.ppf(tail, hits, n - hits + 1))
-    upper = 1.0 if hits == n else float(beta.ppf(1 - tail, hits + 1, n - hits))
-    return lower, upper
 
 
 def _check(hits: float, n: float) -> None:

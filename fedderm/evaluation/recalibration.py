@@ -168,7 +168,9 @@ def evaluate_federation(
         replicates = replicates_by_role.get(role, {})
         if "lesion" in replicates and not same_lesions(replicates["lesion"], counts):
             replicates = {}
-        found = {unit: _pooled(counts, replicates.get(unit), point, unit, scheme) for unit in UNITS}
+        found = {
+            unit: performance_of_counts(counts, unit, point, scheme, replicates.get(unit)) for unit in UNITS
+        }
         # A threshold on scores says nothing about scores that each site has shifted.
         pooled[role] = _auc_only(found) if role == WITH_PRIOR else found
     return FederationEvaluation(
@@ -187,9 +189,14 @@ def _auc_only(performances: Mapping[Unit, Performance]) -> dict[Unit, Performanc
     }
 
 
-def _pooled(
-    counts: Counts, replicates: NDArray[np.integer] | None, point: OperatingPoint, unit: Unit, scheme: Scheme
+def performance_of_counts(
+    counts: Counts,
+    unit: Unit,
+    point: OperatingPoint,
+    scheme: Scheme,
+    replicates: NDArray[np.integer] | None = None,
 ) -> Performance:
+    """Return what counts say at an operating point; without replicates, values without intervals."""
     if replicates is None or len(replicates) == 0:
         values = metrics_of_counts(counts, unit, point, scheme)
         metrics = estimates(values, {}, positive_lesions=0, benign_lesions=0)

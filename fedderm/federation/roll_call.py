@@ -1,18 +1,15 @@
 """Who is there: every node introduces its site, before anything is trained."""
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from flwr.app import Message
-from flwr.serverapp import Grid
 
 from fedderm import messages
 from fedderm.federation.session import Session
 from sites.salted import overlaps
-from strategies.errors import Interrupted
-from strategies.exchange import Member
+from strategies.exchange import Member, wait_for_nodes
 
 
 @dataclass(frozen=True)
@@ -31,7 +28,7 @@ def roll_call(session: Session) -> list[SiteCard]:
     Raises ValueError where a site cannot start (with its own sentence), where two share a name, and where two
     hold the same lesions or images.
     """
-    nodes = _wait_for_nodes(session, len(session.experiment.sites))
+    nodes = _nodes(session, len(session.experiment.sites))
     strangers = [Member(node, f"node {position + 1}", 0) for position, node in enumerate(nodes)]
     ids = {member.name: member.node_id for member in strangers}
     answers = session.gather("roll call", messages.QUERY, strangers, None, _read)
@@ -75,29 +72,16 @@ def training_members(session: Session, cards: Sequence[SiteCard]) -> list[Member
     return members
 
 
-def _wait_for_nodes(session: Session, expected: int) -> list[int]:
+def _nodes(session: Session, expected: int) -> list[int]:
     """Return the ids of the nodes, once as many are connected as the experiment lists sites."""
-    limit = time.monotonic() + session.experiment.strategy.deadline
-    while len(nodes := _nodes(session.grid)) < expected:
-        if session.should_stop():
-            raise Interrupted("stopped while waiting for sites to connect; the run can be resumed")
-        if time.monotonic() > limit:
-            raise ValueError(
-                f"{len(nodes)} of {expected} sites are connected after "
-                f"{session.experiment.strategy.deadline:g} s; "
-                "start the others and resume the run, or lower strategy.deadline to fail sooner"
-            )
-        time.sleep(0.05)
+    deadline = session.experiment.strategy.deadline
+    nodes = wait_for_nodes(session.grid, expected, deadline, session.should_stop)
     if len(nodes) > expected:
         raise ValueError(
             f"{len(nodes)} nodes are connected but the experiment lists {expected} sites; start as many "
             "nodes as sites"
         )
     return nodes
-
-
-def _nodes(grid: Grid) -> list[int]:
-    return sorted(grid.get_node_ids())
 
 
 def _refuse_overlaps(fingerprints: Mapping[str, Mapping[str, list[str]]]) -> None:
