@@ -9,7 +9,7 @@ from flwr.serverapp import Grid
 from fedderm.environment import describe
 from fedderm.federation.conclusion import conclude
 from fedderm.federation.roll_call import roll_call
-from fedderm.federation.session import Observer, Session
+from fedderm.federation.session import Observer, Session, Traffic
 from fedderm.federation.training import run_rounds
 from fedderm.preparation import Prepared
 from fedderm.report import build_report
@@ -35,7 +35,8 @@ def serve(
         folder.write_json("environment.json", describe(experiment.seed))
     salt = secrets.token_hex(16)
     given_up = {} if prepared is None else prepared.given_up(salt)
-    session = Session(grid, folder, observer, should_stop, salt, given_up)
+    traffic = Traffic(**folder.state().get("traffic", {}))
+    session = Session(grid, folder, observer, should_stop, salt, given_up, traffic)
     session.note(stopped=None)
     try:
         cards = roll_call(session)

@@ -206,7 +206,14 @@ def _state(splits: Splits) -> dict[str, Any]:
                 "refused": refused,
             }
         )
-    return {"round": ROUNDS, "rounds": ROUNDS, "finished": True, "history": history}
+    return {
+        "round": ROUNDS,
+        "rounds": ROUNDS,
+        "finished": True,
+        "history": history,
+        "traffic": {"down": 812_000_000, "up": 402_000_000},
+        "not_concluded": {"far_clinic": "site far_clinic: no answer within 3600 s"},
+    }
 
 
 def _environment() -> dict[str, Any]:

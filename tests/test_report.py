@@ -160,6 +160,8 @@ def test_refusals_and_traffic_are_told(page: str) -> None:
     assert "fedderm report · 2026-11-21 05:08:03 UTC" in text
     assert "MSK4: its reply holds NaN in head.weight" in text
     assert f"{ROUNDS} rounds in 4 min 28 s; 326.4 MB sent" in text
+    assert "All messages, evaluation included: 812.0 MB down, 402.0 MB up." in text
+    assert "Not in this report: site far_clinic: no answer within 3600 s" in text
 
 
 def test_small_cells_stay_hidden(tmp_path: Path) -> None:

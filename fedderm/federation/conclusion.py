@@ -91,6 +91,7 @@ def _recalibrate(
         session.observer.warn(sentence)
     answers.require(session.experiment.strategy.quorum, "recalibrate")
     session.note(not_concluded=answers.missing)
+    session.note_traffic()
     return answers.found
 
 

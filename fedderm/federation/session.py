@@ -1,7 +1,7 @@
 """What every part of the server's side needs: the grid, the experiment, the folder, and someone to tell."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from math import ceil
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -38,7 +38,7 @@ class Observer(Protocol):
 
 @dataclass
 class Traffic:
-    """Bytes sent down to and up from the sites."""
+    """Bytes of all messages, down to the sites and up from them, over all sittings of a run."""
 
     down: int = 0
     up: int = 0
@@ -138,6 +138,10 @@ class Session:
         self.folder.write_json(
             "rounds/state.json", {key: value for key, value in state.items() if value is not None}
         )
+
+    def note_traffic(self) -> None:
+        """Write the bytes so far into ``rounds/state.json``."""
+        self.note(traffic=asdict(self.traffic))
 
     def content(self, arrays: ArrayRecord | None, **values: Any) -> RecordDict:
         """Return a message's content for any site."""

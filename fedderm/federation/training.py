@@ -51,11 +51,14 @@ def run_rounds(session: Session, cards: Sequence[SiteCard], initial: Arrays) -> 
             session.should_stop,
         )
         arrays = result.arrays
+        session.traffic.down += result.bytes_down
+        session.traffic.up += result.bytes_up
         for sentence in result.refused.values():
             session.observer.warn(sentence)
         rows, missing = _evaluate_round(session, cards, arrays, number)
         entry = {**_entry(result), "not_evaluated": missing}
         folder.finish_round(number, messages.from_record(arrays), entry, rows)
+        session.note_traffic()
         session.observer.round_done(number, experiment.rounds, rows)
     return arrays
 

@@ -106,6 +106,8 @@ def _content(run: RunFolder) -> dict[str, Any]:
         "cards": sections.site_cards(run),
         "rounds": rounds,
         "totals": sections.round_totals(rounds),
+        "traffic": run.state.get("traffic"),
+        "missing_sites": run.state.get("not_concluded") or {},
         "config_baseline": run.config.get("baseline", "none"),
         "audit": sections.audit_of(run),
         "metric_names": METRIC_NAMES,
