@@ -1,8 +1,14 @@
 """Fixtures shared by all tests."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from federations import AppGrid
+
+    from fedderm.runs import RunFolder
 
 
 @pytest.fixture(scope="session")
@@ -12,3 +18,18 @@ def shared_data() -> Path:
     if not (folder / "ham10000" / "HAM10000_metadata").is_file():
         pytest.skip(f"real images are not at hand ({folder.name} beside the checkout is absent)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return one folder for all small federations: their centres are rendered once."""
+    return tmp_path_factory.mktemp("federation")
+
+
+@pytest.fixture(scope="session")
+def finished(root: Path) -> "tuple[RunFolder, AppGrid]":
+    """Return two rounds of FedAvg over two training sites and a held-out one."""
+    from federations import new_run, run_in_memory
+
+    folder = new_run(root)
+    return folder, run_in_memory(folder)

@@ -4,6 +4,7 @@
 chooses: no Ray, no network. ``command`` runs ``fedderm`` itself, in a process group of its own.
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from safetensors.numpy import load_file
 
 from fedderm import client_app, config
 from fedderm.evaluation.long_format import LongRow
+from fedderm.node import LocalSite, open_site
 from fedderm.preparation import prepare
 from fedderm.runs import RunFolder
 from fedderm.serving import serve
@@ -229,3 +231,11 @@ def run_command(*arguments: str | Path, cwd: Path, **environment: str) -> tuple[
     process = command(*arguments, cwd=cwd, **environment)
     output, _ = process.communicate(timeout=300)
     return process.returncode, output
+
+
+def local(folder: RunFolder, position: int) -> LocalSite:
+    return open_site(folder.experiment, folder.experiment.sites[position], "", frozenset())
+
+
+def state(folder: RunFolder) -> dict[str, Any]:
+    return json.loads((folder.path / "rounds" / "state.json").read_text())

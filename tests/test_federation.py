@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,48 +10,25 @@ from federations import (
     SITES,
     AppGrid,
     Notes,
+    local,
     new_run,
     run_in_memory,
     same,
     simulated,
+    state,
     weights,
 )
 from flwr.app import Array, ArrayRecord, Context, Message, RecordDict
-from sklearn.metrics import confusion_matrix, roc_auc_score
 
 from fedderm import client_app, messages
-from fedderm.evaluation.counts import Counts, counts_of
-from fedderm.evaluation.documents import FederationEvaluation, OperatingPoint
-from fedderm.evaluation.recalibration import federation_point
 from fedderm.federation.session import Answers
-from fedderm.node import LocalSite, open_site, site_seed, worker_model
+from fedderm.node import site_seed, worker_model
 from fedderm.runs import RunFolder
 from fedderm.serving import initial_arrays
 from fedderm.training import Stretch, train_locally
 from strategies.errors import QuorumLost
 
 WEST, EAST, AWAY = range(3)
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One folder for the file: its centres are rendered once."""
-    return tmp_path_factory.mktemp("federation")
-
-
-@pytest.fixture(scope="module")
-def finished(root: Path) -> tuple[RunFolder, AppGrid]:
-    """Two rounds of FedAvg over two training sites and a held-out one."""
-    folder = new_run(root)
-    return folder, run_in_memory(folder)
-
-
-def local(folder: RunFolder, position: int) -> LocalSite:
-    return open_site(folder.experiment, folder.experiment.sites[position], "", frozenset())
-
-
-def state(folder: RunFolder) -> dict[str, Any]:
-    return json.loads((folder.path / "rounds" / "state.json").read_text())
 
 
 def altered(reply: Message, **arrays: np.ndarray) -> Message:
@@ -180,87 +156,6 @@ def test_a_fraction_of_the_sites_is_drawn_by_seed_and_the_others_are_not_asked(r
     assert [list(entry["sites"]) for entry in state(again)["history"]] == drawn
     rounds = pd.read_csv(folder.path / "rounds" / "metrics.csv")["round"]
     assert set(rounds) == {4}, "every: 4 looks at the last round only"
-
-
-def test_pooled_values_are_scikit_learns_on_the_concatenated_scores(
-    finished: tuple[RunFolder, AppGrid],
-) -> None:
-    """The server never saw a score: it summed histograms. The test scores all images itself."""
-    folder, _ = finished
-    experiment = folder.experiment
-    document = FederationEvaluation.model_validate_json(
-        (folder.path / "evaluation" / "federation.json").read_text()
-    )
-    model = worker_model(experiment, weights(folder.path))
-    for role, positions in (("train", (WEST, EAST)), ("held-out", (AWAY,))):
-        scores = [local(folder, position).score(model, "test", 1, "auto") for position in positions]
-        triage = np.concatenate([one.triage for one in scores])
-        malignant = np.concatenate([one.truth for one in scores]) > 0
-        bound = sum((counts_of(one) for one in scores), Counts.zero()).auc_error_bound("image")
-        performance = document.pooled[role]["image"]
-        assert performance.n == len(triage)
-        assert performance.positives == malignant.sum()
-        assert bound is not None
-        assert performance.metrics["auc"].value == pytest.approx(
-            roc_auc_score(malignant, triage), abs=bound + 1e-12
-        )
-        called = triage >= document.operating_point.threshold
-        (tn, fp), (fn, tp) = confusion_matrix(malignant, called, labels=[False, True])
-        assert performance.metrics["sensitivity"].value == pytest.approx(tp / (tp + fn), abs=1e-12)
-        assert performance.metrics["specificity"].value == pytest.approx(tn / (tn + fp), abs=1e-12)
-
-
-def test_the_federations_point_is_set_on_the_training_sites_calibration_splits_alone(
-    finished: tuple[RunFolder, AppGrid],
-) -> None:
-    """Counts made here, from scores made here, give the point that the server found from the sites' sums."""
-    folder, _ = finished
-    settings = folder.experiment.evaluation
-    model = worker_model(folder.experiment, weights(folder.path))
-
-    def point(*positions: int) -> OperatingPoint:
-        parts = [counts_of(local(folder, one).score(model, "calibration", 1, "auto")) for one in positions]
-        total = sum(parts, Counts.zero())
-        return federation_point(
-            total, settings.target_sensitivity, settings.confidence, folder.experiment.seed
-        )[0]
-
-    found = json.loads((folder.path / "evaluation" / "federation.json").read_text())["operating_point"]
-    assert found == point(WEST, EAST).model_dump(mode="json")
-    assert found != point(WEST, EAST, AWAY).model_dump(mode="json"), "the held-out site would have moved it"
-
-
-def test_long_tables_are_complete_and_each_round_stands_once(finished: tuple[RunFolder, AppGrid]) -> None:
-    folder, _ = finished
-    columns = "site,role,split,round,unit,metric,value,lower,upper,n,positives"
-    final = pd.read_csv(folder.path / "evaluation" / "metrics.csv")
-    rounds = pd.read_csv(folder.path / "rounds" / "metrics.csv")
-    assert ",".join(final.columns) == ",".join(rounds.columns) == columns
-    needed = {"auc", "sensitivity", "specificity", "balanced_accuracy", "macro_f1", "ece", "brier"}
-    for table, numbers in ((rounds, {1, 2}), (final, {2})):
-        assert set(table["round"]) == numbers
-        key = ["site", "role", "split", "round", "unit", "metric"]
-        tests = table[table["split"] == "test"]
-        assert not tests.duplicated(key).any()
-        for number in numbers:
-            for site, role in (
-                ("west", "train"),
-                ("east", "train"),
-                ("away", "held-out"),
-                ("(pooled)", "train"),
-            ):
-                for unit in ("image", "lesion"):
-                    rows = tests[
-                        (tests["round"] == number)
-                        & (tests["site"] == site)
-                        & (tests["role"] == role)
-                        & (tests["unit"] == unit)
-                    ]
-                    assert needed <= set(rows["metric"]), (site, unit, number)
-                    assert rows["n"].gt(0).all()
-    # The pool's come from coarse bins, and a net of two tiny rounds may have all its scores within one.
-    auc = final[(final["metric"] == "auc") & (final["split"] == "test") & (final["site"] != "(pooled)")]
-    assert auc["lower"].notna().all(), "intervals for the final model"
 
 
 def test_a_site_with_broken_weights_is_left_out_named_and_the_quorum_decides(root: Path) -> None:
