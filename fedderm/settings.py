@@ -1,7 +1,7 @@
 """The settings of an experiment: one frozen model a section, each field with its meaning and range."""
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -107,8 +107,11 @@ class TrainingSettings(Settings):
     exchange."""
     head_penalty: Positive = 0.5
     """Of that ridge regression, relative to the features' mean square."""
-    local_epochs: Positive = 1.0
+    local_epochs: Positive | None = 1.0
     """Passes over the site's training images a round; fractions allowed."""
+    local_steps: Annotated[int, Field(ge=1)] | None = None
+    """In place of passes: this many batches a round at every site, however many images it has. The pooled
+    baseline then draws every site's images as often as another's."""
     batch_size: Annotated[int, Field(ge=1)] = 32
     optimizer: Literal["adamw", "sgd"] = "adamw"
     learning_rate: Positive = 0.0003
@@ -132,6 +135,19 @@ class TrainingSettings(Settings):
     augmentation: AugmentationSettings = AugmentationSettings()
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto: bfloat16 autocast on a GPU, float32 on a CPU."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _steps_replace_passes(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("local_steps") is not None:
+            return {"local_epochs": None, **given}
+        return given
+
+    @model_validator(mode="after")
+    def _passes_or_steps(self) -> Self:
+        if (self.local_epochs is None) == (self.local_steps is None):
+            raise ValueError("local_steps stands in place of local_epochs; give one of the two")
+        return self
 
 
 class EvaluationSettings(Settings):

@@ -179,7 +179,8 @@ def _train_set(instruction: Instruction, site: LocalSite, context: Context) -> t
     ]
     # One site's pool is that site: it draws what it would draw in a federation of one.
     name = members[0].settings.name if len(members) == 1 else "(pooled)"
-    return pool([member.train_set(experiment.training) for member in members]), name
+    balanced = experiment.training.local_steps is not None
+    return pool([member.train_set(experiment.training) for member in members], balanced=balanced), name
 
 
 def _counts(instruction: Instruction, message: Message, site: LocalSite) -> dict[str, Counts]:

@@ -43,7 +43,7 @@ def train_locally(
     seed: Sequence[int],
     proximal_mu: float = 0.0,
 ) -> TrainResult:
-    """Train ``model`` in place for ``local_epochs`` over ``data``.
+    """Train ``model`` in place for ``local_epochs`` over ``data``, or ``local_steps`` for each source of it.
 
     All randomness follows from ``seed`` and nothing is kept between calls: the same call gives the same
     weights. ``proximal_mu = 0`` is FedAvg's local objective. Raises ValueError when the loss is not finite.
@@ -52,7 +52,7 @@ def train_locally(
     device = next(model.parameters()).device
     size = min(settings.batch_size, len(data))
     _training_mode(model, settings, size)
-    steps = max(1, round(settings.local_epochs * len(data) / size))
+    steps = _steps(settings, data, size)
     order = data.draw(steps * size, rng)
     optimizer = _optimizer(model, settings)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -82,6 +82,12 @@ def train_locally(
     optimizer.zero_grad(set_to_none=True)  # the worker keeps the model, and need not keep its gradients
     loss_sum, triage_sum = total.tolist()
     return TrainResult(steps, steps * size, loss_sum / steps, triage_sum / steps)
+
+
+def _steps(settings: TrainingSettings, data: TrainSet, size: int) -> int:
+    if settings.local_epochs is None:
+        return (settings.local_steps or 1) * data.sources
+    return max(1, round(settings.local_epochs * len(data) / size))
 
 
 def to_input(images: "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]", device: torch.device) -> Tensor:

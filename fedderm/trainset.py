@@ -27,7 +27,7 @@ class TrainSet:
 
     ``pixels``: arrays (N_i, S, S, 3) uint8; ``rows`` (n, 2): array and row of each training image;
     ``classes`` (n,): 0..3; ``weights`` (n,): how often each is drawn, relative to the others; ``log_odds``
-    (n,): of malignancy among what its site draws.
+    (n,): of malignancy among what its site draws; ``sources``: how many sites the images come from.
     """
 
     pixels: tuple[npt.NDArray[np.uint8], ...]
@@ -35,6 +35,7 @@ class TrainSet:
     classes: Ints
     weights: Floats
     log_odds: Floats
+    sources: int = 1
 
     def __len__(self) -> int:
         """Return the number of training images."""
@@ -91,8 +92,12 @@ def site_train_set(
     return TrainSet((pixels,), located, classes, weights, np.full(len(classes), odds))
 
 
-def pool(sets: Sequence[TrainSet]) -> TrainSet:
-    """Return several sites' training sets as one, every image drawn as often as at its site."""
+def pool(sets: Sequence[TrainSet], *, balanced: bool = False) -> TrainSet:
+    """Return several sites' training sets as one.
+
+    Every image is drawn as often as at its site; ``balanced``: as many images of each site as of another
+    (Rashid et al., 2026, train on joint sources that way).
+    """
     shifted, arrays = [], 0
     for one in sets:
         shifted.append(one.rows + np.array([arrays, 0]))
@@ -101,6 +106,7 @@ def pool(sets: Sequence[TrainSet]) -> TrainSet:
         tuple(array for one in sets for array in one.pixels),
         np.concatenate(shifted),
         np.concatenate([one.classes for one in sets]),
-        np.concatenate([one.weights for one in sets]),
+        np.concatenate([one.weights * (one.sources / one.weights.sum() if balanced else 1) for one in sets]),
         np.concatenate([one.log_odds for one in sets]),
+        sources=sum(one.sources for one in sets),
     )

@@ -120,6 +120,7 @@ def test_the_configs_of_this_repository_are_valid(path: Path) -> None:
             "sites.south.gives_way_to names nort, which is no site",
         ),
         ("training: {local_epochs: 1}", "training:", "training: expected keys with values; found null"),
+        ("local_epochs: 1", "local_epochs: 1, local_steps: 5", "training: local_steps stands in place of"),
         ("training: {", "strategy: {proximal_mu: 0.1}\ntraining: {", "strategy: proximal_mu is FedProx's"),
         ("rounds: 2", "rounds: 2\nrounds: 3", "line 3: the key rounds stands twice; keep one"),
         ("rounds: 2", "no: 2", "line 2: YAML does not read no as a text; put it in quotes"),

@@ -23,7 +23,7 @@ from fedderm.training import (
     add_proximal_gradient,
     train_locally,
 )
-from fedderm.trainset import TrainSet, site_train_set
+from fedderm.trainset import TrainSet, pool, site_train_set
 
 SEED = (7, 1, 1)
 
@@ -132,6 +132,14 @@ def test_steps_follow_from_epochs_and_batches(epochs: float, batch: int, steps: 
     """``round(epochs * 24 / batch)``, at least one; batches are full, and at most the whole set."""
     _, result = trained(local_epochs=epochs, batch_size=batch)
     assert (result.steps, result.images) == (steps, images)
+
+
+def test_local_steps_are_as_many_for_every_size_of_site_and_add_up_in_a_pool() -> None:
+    fixed = settings(local_steps=5, batch_size=8)
+    for sites in (data(24, 12), data(16, 8)):
+        assert train_locally(network(), sites, fixed, Stretch(1, 2), SEED).steps == 5
+    both = pool([data(24, 12), data(16, 8)], balanced=True)
+    assert train_locally(network(), both, fixed, Stretch(1, 2), SEED).steps == 10
 
 
 def test_losses_are_means_per_step() -> None:

@@ -121,6 +121,17 @@ def test_a_pool_is_its_sites_side_by_side() -> None:
     np.testing.assert_array_equal(pooled.batch(np.arange(220)), everything)
 
 
+def test_a_balanced_pools_sites_are_drawn_alike() -> None:
+    """Whatever their sizes, and also where the pool is built in two steps."""
+    pooled = pool([train_set(90, 10), train_set(10, 40)], balanced=True)
+    drawn = pooled.draw(2000, np.random.default_rng(0))
+    assert np.bincount(pooled.rows[drawn, 0]) == pytest.approx([1000, 1000], abs=5)
+    three = pool([pooled, train_set(7, 3)], balanced=True)
+    drawn = three.draw(3000, np.random.default_rng(0))
+    assert three.sources == 3
+    assert np.bincount(three.rows[drawn, 0]) == pytest.approx([1000, 1000, 1000], abs=5)
+
+
 def test_a_pools_sites_are_drawn_in_proportion_to_their_images() -> None:
     pooled = pool([train_set(90, 10), train_set(10, 40)])
     drawn = pooled.draw(300, np.random.default_rng(0))
