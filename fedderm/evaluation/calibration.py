@@ -6,7 +6,7 @@ for Support Vector Machines", 1999, with its smoothed targets, as in Lin, Lin an
 """
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from sklearn.model_selection import RepeatedKFold
 from threadpoolctl import threadpool_limits
 
 from fedderm.evaluation.counts import Counts
-from fedderm.evaluation.documents import OperatingPoint
+from fedderm.evaluation.documents import CalibrationKind, OperatingPoint
 from fedderm.evaluation.scores import Floats, Scores
 
 Bools = NDArray[np.bool_]
@@ -35,7 +35,7 @@ REPEATS: Final = 4
 class CalibrationMap:
     """``p = sigmoid(slope * logit + intercept)``."""
 
-    kind: Literal["identity", "temperature", "platt"] = "identity"
+    kind: CalibrationKind = "identity"
     slope: float = 1.0
     intercept: float = 0.0
 

@@ -16,12 +16,24 @@ class Document(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class OperatingPoint(Document):
-    """A calibration map ``p = sigmoid(slope * logit + intercept)`` and a threshold on the raw logit."""
+CalibrationKind = Literal["identity", "temperature", "platt", "beta", "isotonic"]
 
-    calibration: Literal["identity", "temperature", "platt"]
+
+class OperatingPoint(Document):
+    """A calibration map from raw logits to probabilities, and a threshold on the raw logit.
+
+    identity, temperature, platt: ``logit p = slope * logit + intercept``. The others say at their field.
+    """
+
+    calibration: CalibrationKind
     slope: float
     intercept: float
+    beta: tuple[float, float, float] | None = None
+    """beta: ``logit p = a ln s - b ln(1 - s) + c`` with ``s = sigmoid(logit)`` and these (a, b, c)."""
+    knots: list[tuple[float, float]] = []
+    """isotonic: ascending (raw logit, probability); straight between two, constant outside."""
+    prior_shift: float = 0.0
+    """Added to ``logit p`` of any map: the log odds ratio of a prevalence estimated without labels."""
     threshold: float
     """On the raw triage logit: a score at or above it is called malignant."""
     threshold_probability: float
@@ -94,6 +106,89 @@ class SplitSize(Document):
     positive_lesions: int
 
 
+class ThresholdOffer(Document):
+    """One way to set a site's threshold, what it promises and what it costs on the test split's lesions."""
+
+    method: Literal["federation", "site", "informed", "npv", "referral"]
+    threshold: float | None
+    """On the raw triage logit, on a bin edge; None where the method has none to offer."""
+    certified: bool
+    promise: str
+    """One sentence: what is guaranteed at which confidence, or what is missing."""
+    assumption: str
+    """One sentence: under which circumstances the promise holds, and what breaks it."""
+    sensitivity: Estimate
+    specificity: Estimate
+    npv: Estimate
+    referrals_per_1000: Estimate
+    """Of all of the site's test lesions: at the site's own prevalence."""
+
+
+class Zone(Document):
+    """One of three ways a lesion is sent: reassure, see again, refer."""
+
+    name: Literal["low", "middle", "high"]
+    lower: float | None
+    """The zone's lower bound, raw logit; None: no bound."""
+    upper: float | None
+    lesions: int
+    malignant: int
+    share: Estimate
+    """Of the test lesions."""
+    malignancy: Estimate
+    """Fraction of malignant lesions in the zone."""
+
+
+class PairedDecisions(Document):
+    """Decisions at two thresholds on the same lesions (McNemar)."""
+
+    only_before: int
+    """Lesions right at the first threshold only."""
+    only_after: int
+    p_value: float | None
+    """Exact McNemar; None where no decision differs."""
+
+
+class ShiftDiagnosis(Document):
+    """What changed at a site against the training sites, told from unlabelled images."""
+
+    verdict: Literal["neither", "prevalence", "acquisition", "both", "unknown"]
+    prevalence: Estimate
+    """Estimated without labels, of lesions, with its interval."""
+    reference_prevalence: float
+    """That of the training sites' calibration lesions, which the calibration map stands for."""
+    prior_shift: float
+    """Log odds ratio of the two; 0 unless the verdict is prevalence."""
+    evidence: dict[str, float]
+    """Test statistics and p values by name."""
+    sentence: str
+    """The verdict and its evidence in words."""
+    action: str
+    """What to do next: prior correction, recalibration, collect n labels, or do not deploy."""
+
+
+class Subgroup(Document):
+    """One level of an attribute among the test lesions, at the site's own operating point."""
+
+    attribute: str
+    level: str
+    n: int
+    positives: int
+    auc: Estimate
+    sensitivity: Estimate
+    specificity: Estimate
+
+
+class SubgroupGap(Document):
+    """The largest difference of a metric between two levels of an attribute."""
+
+    attribute: str
+    metric: Literal["auc", "sensitivity", "specificity"]
+    highest: str
+    lowest: str
+    difference: Estimate
+
+
 class SiteEvaluation(Document):
     """Everything a site says about the final model: before and after its own recalibration."""
 
@@ -114,6 +209,13 @@ class SiteEvaluation(Document):
     roc: dict[Unit, Roc]
     reliability_before: list[ReliabilityBin]
     reliability_after: list[ReliabilityBin]
+    thresholds: list[ThresholdOffer] = []
+    zones: list[Zone] = []
+    decisions: PairedDecisions | None = None
+    """Before and after, on the test lesions."""
+    shift: ShiftDiagnosis | None = None
+    subgroups: list[Subgroup] = []
+    subgroup_gaps: list[SubgroupGap] = []
 
 
 class FederationEvaluation(Document):
