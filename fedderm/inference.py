@@ -1,6 +1,8 @@
-"""Scores of images: batched, without gradients, with test-time views."""
+"""Scores and features of images: batched, without gradients, with test-time views."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +21,17 @@ Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
 
 
+class ImageScores(NamedTuple):
+    """What a model says of n images, and what it looked at: all from one pass."""
+
+    triage: Floats
+    """``(n,)`` logits."""
+    differential: Floats | None
+    """``(n, 3)`` logits; None in the binary scheme."""
+    features: npt.NDArray[np.float32]
+    """``(n, F)`` what the triage head sees: the pooled features of its trunk."""
+
+
 def predict_logits(
     model: Cascade, pixels: Pixels, rows: npt.NDArray[np.int64], views: int = 1, precision: str = "auto"
 ) -> tuple[Floats, Floats | None]:
@@ -27,10 +40,22 @@ def predict_logits(
     ``pixels`` (N, S, S, 3) uint8, of which ``rows`` (n,) are read; the logits of ``views`` 1, 2 or 4 mirror
     images are averaged.
     """
+    found = score_images(model, pixels, rows, views, precision)
+    return found.triage, found.differential
+
+
+def score_images(
+    model: Cascade, pixels: Pixels, rows: npt.NDArray[np.int64], views: int = 1, precision: str = "auto"
+) -> ImageScores:
+    """Return logits and pooled trunk features of ``rows`` (n,) of ``pixels`` (N, S, S, 3) uint8.
+
+    Logits and features of ``views`` 1, 2 or 4 mirror images are averaged.
+    """
     device = next(model.parameters()).device
     model.eval()
     triage, differential = [np.empty(0)], [np.empty((0, 3))]
-    with torch.inference_mode():
+    features = [np.empty((0, model.triage.in_features), np.float32)]
+    with torch.inference_mode(), _head_inputs(model) as seen:
         for chosen in batches(rows, pixels.shape[1]):
             images = to_input(pixels[chosen], device)
             with autocast(device, precision):
@@ -38,8 +63,28 @@ def predict_logits(
             triage.append(logits.triage.double().cpu().numpy())
             if logits.differential is not None:
                 differential.append(logits.differential.double().cpu().numpy())
+            features.append(torch.stack(seen).mean(dim=0).cpu().numpy())
+            seen.clear()
     has_differential = model.scheme != "binary"
-    return np.concatenate(triage), np.concatenate(differential) if has_differential else None
+    return ImageScores(
+        np.concatenate(triage),
+        np.concatenate(differential) if has_differential else None,
+        np.concatenate(features),
+    )
+
+
+@contextmanager
+def _head_inputs(model: Cascade) -> Iterator[list[Tensor]]:
+    """Collect what the triage head is given, one tensor a view, while the context lasts.
+
+    Listening at the head costs nothing; ``model.features`` would be a second pass through the trunk.
+    """
+    seen: list[Tensor] = []
+    handle = model.triage.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    try:
+        yield seen
+    finally:
+        handle.remove()
 
 
 def batches(rows: npt.NDArray[np.int64], side: int) -> Iterator[npt.NDArray[np.int64]]:

@@ -6,7 +6,7 @@ import torch
 from test_cascade import network
 
 from fedderm import inference
-from fedderm.inference import batches, extract_features, predict_logits
+from fedderm.inference import batches, extract_features, predict_logits, score_images
 from fedderm.training import to_input
 
 
@@ -107,3 +107,31 @@ def test_bfloat16_scores_agree_with_float32() -> None:
     rounded, _ = predict_logits(network(), pixels(), np.arange(21), precision="bfloat16")
     assert not np.array_equal(exact, rounded)
     np.testing.assert_allclose(rounded, exact, atol=0.1 * float(exact.std()))
+
+
+@pytest.mark.parametrize("scheme", ["binary", "four_class", "cascade"])
+def test_one_pass_gives_scores_and_the_features_behind_them(scheme: str) -> None:
+    model, rows = network(scheme), np.array([7, 2, 20])
+    found = score_images(model, pixels(), rows)
+    first, _ = extract_features(model, pixels()[rows])
+    np.testing.assert_allclose(found.features, first, rtol=0, atol=2e-5)
+    triage, differential = predict_logits(model, pixels(), rows)
+    np.testing.assert_array_equal(found.triage, triage)
+    assert (found.differential is None) == (differential is None) == (scheme == "binary")
+
+
+def test_features_are_means_over_views_and_batches_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, rows = network(), np.arange(21)
+    upright = score_images(model, pixels(), rows).features
+    mirrored = score_images(model, np.flip(pixels(), 2).copy(), rows).features
+    monkeypatch.setattr(inference, "BATCH", 5)
+    both = score_images(model, pixels(), rows, views=2).features
+    np.testing.assert_allclose(both, (upright + mirrored) / 2, rtol=0, atol=2e-5)
+    assert not np.allclose(upright, mirrored, atol=1e-3)
+    assert score_images(model, pixels(), rows[:0]).features.shape == (0, upright.shape[1])
+
+
+def test_nobody_listens_at_the_head_after_scoring() -> None:
+    model = network()
+    score_images(model, pixels(), np.arange(3))
+    assert not model.triage._forward_pre_hooks
