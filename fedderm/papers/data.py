@@ -58,13 +58,15 @@ def _roles(run: RunFolder) -> str:
 
 
 def _by_value(run: RunFolder, key: str, of: Callable[[Any], str]) -> str:
-    """Return ``value: site, site; value: site`` of a setting of the sites; empty where none has it."""
+    """Return ``value at all sites`` or ``value at a and b; value at c``; empty where none has the setting."""
     groups: dict[str, list[str]] = {}
     for name in run.sites:
         settings = run.settings_of(name)
         if key in settings:
             groups.setdefault(of(settings[key]), []).append(name)
-    return "; ".join(f"{value}: {listing(names)}" for value, names in groups.items())
+    if list(groups.values()) == [list(run.sites)]:
+        return f"{next(iter(groups))} at all sites"
+    return "; ".join(f"{value} at {listing(names)}" for value, names in groups.items())
 
 
 def _eligibility(run: RunFolder) -> str:
@@ -81,7 +83,9 @@ def _eligibility(run: RunFolder) -> str:
             "Dermoscopic images with a readable file and a known diagnosis. Diagnoses without a class in the "
             "model (other malignant ones) and lesions whose images carry different diagnoses are left out.",
             f"Chosen by metadata: {'; '.join(chosen)}." if chosen else "",
-            f"Largest fraction of unreadable images with which a site starts: {limits}." if limits else "",
+            f"Largest fraction of unreadable images with which a site takes part: {limits}."
+            if limits
+            else "",
         ]
     )
 
@@ -111,7 +115,7 @@ def _excluded(run: RunFolder) -> str:
             if removed
             else "No image was given up for an overlap.",
             f"Set aside as unusable: {listing(aside)}." if aside else "No image was set aside as unusable.",
-            *(f"{site.name}: {note}" for site in audit.sites for note in site.notes),
+            *(f"{site.name}: {'; '.join(site.notes)}." for site in audit.sites if site.notes),
         ]
     )
 
@@ -127,7 +131,8 @@ def _numbers(card: SiteCard) -> str:
         f"{card.cell(size.images)} images"
         for name, size in card.shown_splits.items()
     ]
-    prevalence = f"; {percent(card.prevalence)} of lesions malignant" if card.prevalence is not None else ""
+    # One decimal: at a screening clinic four lesions in a thousand are malignant.
+    prevalence = "" if card.prevalence is None else f"; {100 * card.prevalence:.1f} % of lesions malignant"
     return f"{card.evaluation.site}: {'; '.join(parts)}{prevalence}." if parts else ""
 
 

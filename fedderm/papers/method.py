@@ -34,6 +34,7 @@ def method_facts(run: RunFolder) -> dict[str, str]:
         "training": _settings("Local training", _section(run, "training"), leave=("augmentation",)),
         "imbalance": _imbalance(_section(run, "training")),
         "strategy": _strategy(run),
+        "privacy": _privacy(run),
         "selection": _selection(run),
         "views": _views(_section(run, "evaluation")),
         "evaluation": _evaluation(_section(run, "evaluation")),
@@ -124,6 +125,14 @@ def _strategy(run: RunFolder) -> str:
     if isinstance(strategy, dict):
         return _settings("Federated training, images stay at their site; aggregation", strategy)
     return f"Federated training, images stay at their site; aggregation: {strategy}." if strategy else ""
+
+
+def _privacy(run: RunFolder) -> str:
+    if run.config.get("baseline") == "pooled":
+        return "This run is the pooled baseline: it needed the training sites' images in one place."
+    return (
+        "Images stay at their site; a site sends model updates, counts and summaries, never scores of images."
+    )
 
 
 def _selection(run: RunFolder) -> str:

@@ -15,6 +15,14 @@ from fedderm.report.formats import count, decimal, interval, known, listing, met
 from fedderm.report.sentences import promise
 from fedderm.report.tables import discrimination_rows, threshold_rows
 
+_MORE_METRICS = {
+    "average_precision": "average precision",
+    "ece_mass": "ECE in bins of equal mass",
+    "calibration_slope": "calibration slope",
+    "calibration_intercept": "calibration intercept",
+}
+"""Told where an evaluation holds them."""
+
 
 @dataclass(frozen=True)
 class PerformanceLine:
@@ -37,6 +45,7 @@ def result_facts(run: RunFolder) -> dict[str, str]:
     return {
         "discrimination": told(_auc(line) for line in discrimination_lines(run)),
         "at_thresholds": told(_at_threshold(line) for line in performance_lines(run)),
+        "calibration": told(_calibration(site) for site in sites),
         "certificates": told(f"{site.site}: {promise(site.certificate)}." for site in sites),
         "federation_threshold": run.federation.operating_point.origin,
         "recalibration": told(f"{site.site}: {site.site_point.origin}" for site in sites),
@@ -122,7 +131,20 @@ def _at_threshold(line: PerformanceLine) -> str:
     if line.sensitivity == line.specificity == "–":
         return ""
     threshold = f"{line.threshold[0].lower()}{line.threshold[1:]}"
-    return f"{line.name}, {threshold}: sensitivity {line.sensitivity}, specificity {line.specificity}, {line.referrals} referrals per 1,000, ECE {line.ece}, Brier {line.brier}."
+    return (
+        f"{line.name}, {threshold}: sensitivity {line.sensitivity}, specificity {line.specificity}, "
+        f"{line.referrals} referrals per 1,000, ECE {line.ece}, Brier {line.brier}."
+    )
+
+
+def _calibration(site: SiteEvaluation) -> str:
+    after = at_lesion_level(site.after)
+    parts = [
+        f"{words} {estimate(found)}"
+        for name, words in _MORE_METRICS.items()
+        if known((found := metric(after, name)).value)
+    ]
+    return f"{site.site}, at its own operating point: {', '.join(parts)}." if parts else ""
 
 
 def _zones(site: SiteEvaluation) -> str:

@@ -29,7 +29,8 @@ SOURCES: Final = {
     "tripod_ai": "Items after TRIPOD+AI: Collins et al., BMJ 2024;385:e078378 (CC BY 4.0), in our own short "
     "words; the published checklist and its explanation are what counts.",
     "claim": "Items after CLAIM, 2024 update: Tejani et al., Radiology: Artificial Intelligence 6(4), 2024, "
-    "e240300 (CC BY 4.0), in our own short words; the published checklist and its explanation are what counts.",
+    "e240300 (CC BY 4.0), in our own short words; the published checklist and its explanation are what "
+    "counts.",
 }
 
 
