@@ -3,21 +3,29 @@
 import numpy as np
 import pytest
 from scipy.special import expit
+from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
 from fedderm.evaluation.calibration import (
     FEWEST,
+    FEWEST_ISOTONIC,
+    choose_calibration,
+    log_losses,
+    rows_of,
+    simplest_good,
+)
+from fedderm.evaluation.calibration_maps import (
     IDENTITY,
     SMALLEST_SLOPE,
     CalibrationMap,
-    choose_calibration,
+    fit_beta,
+    fit_isotonic,
     fit_platt,
     fit_temperature,
-    log_losses,
-    rows_of,
     smoothed_targets,
 )
 from fedderm.evaluation.counts import BIN_CENTRES, bin_of, counts_of
+from fedderm.evaluation.documents import OperatingPoint
 from fedderm.evaluation.scores import Scores
 
 
@@ -133,3 +141,115 @@ def test_the_choice_depends_on_lesions_not_on_images_or_their_order() -> None:
     one, two = choose_calibration(data, IDENTITY, 3).map, choose_calibration(shuffled, IDENTITY, 3).map
     assert one.kind == two.kind
     assert (one.slope, one.intercept) == pytest.approx((two.slope, two.intercept), abs=1e-9)
+
+
+def test_beta_recovers_the_map_that_made_the_data_and_holds_platts() -> None:
+    rng = np.random.default_rng(4)
+    x = rng.normal(0, 3, 60_000)
+    true = CalibrationMap("beta", beta=(0.4, 1.3, -0.6))
+    positive = rng.random(len(x)) < true.probabilities(x)
+    assert fit_beta(x, positive).beta == pytest.approx(true.beta, abs=0.06)
+    # With a = b the two terms add up to the logit: ln s - ln(1 - s).
+    platt = CalibrationMap("platt", 0.7, 0.2)
+    assert CalibrationMap("beta", beta=(0.7, 0.7, 0.2)).logits(x) == pytest.approx(platt.logits(x), abs=1e-12)
+
+
+def test_a_beta_map_is_stable_at_the_ends_of_the_scale() -> None:
+    """ln s = z and ln(1 - s) = -z far out: logit p = a z + c below, b z + c above."""
+    found = CalibrationMap("beta", beta=(0.4, 1.3, -0.6)).logits(np.array([-800.0, -24.0, 24.0, 800.0]))
+    assert found == pytest.approx([-320.6, -10.2, 30.6, 1039.4], abs=1e-9)
+    logits = np.array([-24.0] * 30 + [24.0] * 30)
+    fitted = fit_beta(logits, logits > 0)
+    assert np.isfinite(fitted.beta).all()
+    assert 0.02 < fitted.probabilities(logits).min() < fitted.probabilities(logits).max() < 0.98
+
+
+def test_an_isotonic_map_rises_between_few_knots_and_never_reaches_0_or_1() -> None:
+    data = sample(3000, 2.0, 0.5, 12)
+    found = fit_isotonic(data.triage, data.positive)
+    where, p = np.array(found.knots).T
+    assert 4 < len(where) < 60
+    assert np.all(np.diff(where) > 0)
+    assert np.all(np.diff(p) > 0)
+    n, m = len(data), int(data.positive.sum())
+    assert 1 / (n - m + 2) - 1e-12 <= p[0] < p[-1] <= (m + 1) / (m + 2) + 1e-12
+    grid = np.linspace(-3, 3, 101)
+    assert np.abs(found.probabilities(grid) - expit(2 * grid + 0.5)).max() < 0.12
+    # Straight between knots, constant outside.
+    assert found.probabilities(where.mean(where=[True, True] + [False] * (len(where) - 2))) == pytest.approx(
+        p[:2].mean()
+    )
+    assert found.probabilities(np.array([-99.0, 99.0])) == pytest.approx([p[0], p[-1]])
+
+
+def test_isotonic_knots_are_means_of_scikit_learns_steps_and_of_enough_lesions() -> None:
+    data = sample(800, 1.0, 0.0, 13)
+    order = np.argsort(data.triage)
+    x, targets = data.triage[order], smoothed_targets(data.positive)[order]
+    level = IsotonicRegression().fit_transform(x, targets)
+    every = fit_isotonic(data.triage, data.positive, knot_lesions=1)
+    assert [p for _, p in every.knots] == pytest.approx(np.unique(np.round(level, 10)).tolist(), abs=1e-9)
+    # Knots of at least 50 lesions: at most 16, and their mean, weighted by lesions, is that of the targets.
+    assert 2 <= len(fit_isotonic(data.triage, data.positive, knot_lesions=50).knots) <= 16
+    flat = fit_isotonic(data.triage, data.triage < 0)
+    assert len(flat.knots) == 1
+    assert flat.probabilities(x) == pytest.approx(np.mean(data.triage < 0), abs=0.01)
+
+
+@pytest.mark.parametrize(
+    "one",
+    [
+        CalibrationMap("temperature", 0.4, 0.0, prior_shift=-1.1),
+        CalibrationMap("beta", beta=(0.4, 1.3, -0.6)),
+        CalibrationMap("isotonic", knots=((-1.0, 0.1), (2.0, 0.7)), prior_shift=0.5),
+    ],
+)
+def test_a_map_comes_back_from_its_document(one: CalibrationMap) -> None:
+    point = OperatingPoint(**one.fields(), threshold=0.0, threshold_probability=0.5, origin="")
+    again = CalibrationMap.of(OperatingPoint.model_validate_json(point.model_dump_json()))
+    assert again == one
+    x = np.linspace(-5, 5, 11)
+    assert one.shifted(0.3).logits(x) == pytest.approx(one.logits(x) + 0.3)
+    assert np.all(np.diff(again.probabilities(x)) >= 0)
+
+
+def test_maps_that_contradict_themselves_are_refused() -> None:
+    with pytest.raises(ValueError, match="knots to isotonic"):
+        CalibrationMap("isotonic")
+    with pytest.raises(ValueError, match="must ascend and lie between 0 and 1"):
+        CalibrationMap("isotonic", knots=((0.0, 0.2), (1.0, 1.0)))
+
+
+def test_the_simplest_candidate_within_one_standard_error_is_taken() -> None:
+    noise = np.random.default_rng(0).normal(0, 0.1, 100)
+    losses = {"keep": 0.6 + noise, "temperature": np.full(100, 0.502) + noise / 2, "platt": np.full(100, 0.5)}
+    assert simplest_good(losses) == "temperature"
+    assert simplest_good({**losses, "keep": losses["keep"] - 0.1}) == "keep"
+
+
+def test_a_shape_that_no_straight_map_has_is_found() -> None:
+    """Probabilities of a step: 5 % below a logit of 0, 60 % above."""
+    rng = np.random.default_rng(1)
+    x = rng.normal(0, 2, 3000)
+    positive = (rng.random(3000) < np.where(x < 0, 0.05, 0.6)).astype(int)
+    data = Scores(x, np.ones(3000, int), positive, np.arange(3000).astype(str))
+    assert choose_calibration(data, IDENTITY, 0).map.kind == "isotonic"
+    few = data.take(np.arange(500))
+    assert few.positive.sum() < FEWEST_ISOTONIC
+    choice = choose_calibration(few, IDENTITY, 0)
+    assert choice.map.kind != "isotonic"
+    assert f"isotonic not tried, it needs {FEWEST_ISOTONIC} of each kind" in choice.sentence
+
+
+def test_a_site_that_differs_in_prevalence_alone_takes_the_map_in_force_with_a_prior_shift() -> None:
+    """The map in force holds at a prevalence of 0.4; at this site it is 0.1."""
+    keep, kinds = CalibrationMap("platt", 2.0, float(np.log(0.4 / 0.6))), []
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        truth = (rng.random(400) < 0.1).astype(int)
+        logits = rng.normal(2.0 * truth - 1.0, 1)
+        data = Scores(logits, np.ones(400, int), truth, np.arange(400).astype(str))
+        found = choose_calibration(data, keep, 0, reference_prevalence=0.4)
+        kinds.append((found.map.kind, found.map.slope, found.map.prior_shift < -1))
+        assert found.map != keep
+    assert kinds.count(("platt", 2.0, True)) > 6

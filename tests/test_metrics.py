@@ -1,9 +1,11 @@
 """Metrics against scikit-learn, from scores and from counts that add up."""
 
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 import pytest
+import statsmodels.api as sm
 from sklearn import metrics as sk
 from test_counts import draw
 
@@ -37,6 +39,7 @@ def test_exact_metrics_equal_scikit_learns(scheme: Scheme) -> None:
     decided = decisions(scores, POINT, scheme)
     expected = {
         "auc": sk.roc_auc_score(y, scores.triage),
+        "average_precision": sk.average_precision_score(y, scores.triage),
         "sensitivity": sk.recall_score(y, called),
         "specificity": sk.recall_score(~y, ~called),
         "balanced_accuracy": sk.balanced_accuracy_score(y, called),
@@ -59,9 +62,66 @@ def test_auc_counts_ties_one_half() -> None:
     scores = Scores(
         rng.integers(-2, 3, 200).astype(float), np.ones(200, int), rng.integers(0, 2, 200), np.arange(200)
     )
-    assert metrics_of(scores, POINT, "binary")["auc"] == pytest.approx(
-        sk.roc_auc_score(scores.positive, scores.triage)
-    )
+    found = metrics_of(scores, POINT, "binary")
+    assert found["auc"] == pytest.approx(sk.roc_auc_score(scores.positive, scores.triage))
+    theirs = sk.average_precision_score(scores.positive, scores.triage)
+    assert found["average_precision"] == pytest.approx(theirs, abs=1e-12)
+
+
+def test_weights_count_as_repeated_rows() -> None:
+    scores = draw(60, 90, 5)
+    times = np.random.default_rng(0).integers(0, 4, 90)
+    weighted = metrics_of(scores, POINT, "cascade", times.astype(float))
+    repeated = metrics_of(scores.take(np.repeat(np.arange(90), times)), POINT, "cascade")
+    assert weighted == pytest.approx(repeated, abs=1e-9)
+    theirs = sk.average_precision_score(scores.positive, scores.triage, sample_weight=times)
+    assert weighted["average_precision"] == pytest.approx(theirs, abs=1e-12)
+
+
+@pytest.mark.parametrize("spread", [1.0, 6.0])
+def test_slope_and_intercept_equal_statsmodels(spread: float) -> None:
+    scores = draw(200, 260, 11)
+    scores = replace(scores, triage=scores.triage * spread)
+    x, y = 1.3 * scores.triage - 0.4, scores.positive.astype(float)
+    family = sm.families.Binomial()
+    slope = sm.GLM(y, sm.add_constant(x), family=family).fit(tol=1e-12).params[1]
+    intercept = sm.GLM(y, np.ones(len(y)), family=family, offset=x).fit(tol=1e-12).params[0]
+    found = metrics_of(scores, POINT, "binary")
+    assert found["calibration_slope"] == pytest.approx(slope, abs=1e-6)
+    assert found["calibration_intercept"] == pytest.approx(intercept, abs=1e-6)
+
+
+def test_a_map_that_is_too_sure_has_a_slope_below_one_and_one_too_low_an_intercept_above_zero() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(0, 1.5, 40_000)
+    y = (rng.random(40_000) < 1 / (1 + np.exp(-x))).astype(int)
+    for factor, shift in ((1.0, 0.0), (2.0, 0.0), (1.0, -0.7)):
+        scores = Scores(factor * x + shift, np.ones(40_000, int), y, np.arange(40_000))
+        found = metrics_of(scores, operating_point(CalibrationMap(), 0.0, ""), "binary")
+        assert found["calibration_slope"] == pytest.approx(1 / factor, abs=0.04)
+        if factor == 1:
+            assert found["calibration_intercept"] == pytest.approx(-shift, abs=0.04)
+
+
+def test_separated_classes_have_no_slope() -> None:
+    for triage in ([-2.0, -1.0, 1.0, 2.0], [-2.0, 0.0, 0.0, 2.0], [2.0, 1.0, -1.0, -2.0], [0.0] * 4):
+        scores = Scores(np.array(triage), np.ones(4, int), np.array([0, 0, 1, 1]), np.arange(4))
+        found = metrics_of(scores, POINT, "binary")
+        assert found["calibration_slope"] is None
+        assert found["calibration_intercept"] is not None
+
+
+def test_equal_mass_bins_hold_equal_numbers_and_divide_ties() -> None:
+    rng = np.random.default_rng(2)
+    p = np.sort(rng.uniform(0.01, 0.99, 15 * 8))
+    y = rng.integers(0, 2, len(p))
+    point = operating_point(CalibrationMap(), 0.0, "")
+    scores = Scores(np.log(p / (1 - p)), np.ones(len(p), int), y, np.arange(len(p)))
+    by_hand = sum(abs(part.sum()) for part in np.split(p - y, 15)) / len(p)
+    assert metrics_of(scores, point, "binary")["ece_mass"] == pytest.approx(by_hand, abs=1e-12)
+    # One probability for all: every bin holds the mean, in whatever order the rows come.
+    same = replace(scores, triage=np.zeros(len(p)))
+    assert metrics_of(same, point, "binary")["ece_mass"] == pytest.approx(abs(0.5 - y.mean()), abs=1e-12)
 
 
 def test_ece_by_hand() -> None:
@@ -98,6 +158,9 @@ def test_summed_counts_give_the_metrics_of_the_pool(scheme: Scheme, unit: Litera
     assert abs(found["auc"] - exact["auc"]) <= bound
     assert found["brier"] == pytest.approx(exact["brier"], abs=2e-4)
     assert found["ece"] == pytest.approx(exact["ece"], abs=5e-3)
+    assert found["ece_mass"] == pytest.approx(exact["ece_mass"], abs=2e-3)
+    for name in ("average_precision", "calibration_slope", "calibration_intercept"):
+        assert found[name] == pytest.approx(exact[name], abs=2e-3), name
 
 
 def test_averaging_sites_would_have_been_wrong() -> None:
@@ -121,8 +184,11 @@ def test_one_class_leaves_undefined_metrics_empty() -> None:
     found = metrics_of(benign, POINT, "cascade")
     assert [name for name, value in found.items() if value is None] == [
         "auc",
+        "average_precision",
         "sensitivity",
         "balanced_accuracy",
+        "calibration_slope",
+        "calibration_intercept",
     ]
     assert roc_of(benign).true_positive_rate == []
     assert all(value is None for value in metrics_of(Scores.empty(), POINT, "cascade").values())

@@ -15,17 +15,29 @@ from fedderm.evaluation.metrics import (
     METRICS,
     Scheme,
     absent_classes,
-    auc,
+    calibration_table,
     confusion_matrix,
     metrics_of,
     row_statistics,
     summarise,
 )
-from fedderm.evaluation.proportions import wilson
+from fedderm.evaluation.proportions import auc_interval, wilson
+from fedderm.evaluation.ranking import auc, average_precision
 from fedderm.evaluation.scores import Floats, Ints, Scores
 
 LEVEL: Final = 0.95
 """Of every interval of a metric; not to be confused with the confidence of a certified threshold."""
+
+FEW_LESIONS: Final = 30
+"""Of a class: with fewer, the bootstrap's interval is too narrow (docs/evaluation.md says by how much)."""
+
+_BOTH_CLASSES: Final = (
+    "auc",
+    "average_precision",
+    "balanced_accuracy",
+    "calibration_slope",
+    "calibration_intercept",
+)
 
 WEIGHTS_AT_ONCE: Final = 2_000_000
 """Bootstrap weights held in memory at a time: 16 MB."""
@@ -64,17 +76,24 @@ def bootstrap(
     statistics = {
         unit: _by_lesion(rows, owners, point, scheme, len(lesions)) for unit, (rows, owners) in tables.items()
     }
-    sums: dict[Unit, list[Floats]] = {unit: [] for unit in UNITS}
-    aucs: dict[Unit, list[Floats]] = {unit: [] for unit in UNITS}
+    calibrated = {unit: calibration_table(tables[unit][0], point) for unit in UNITS}
     sides = {unit: _sorted_sides(*tables[unit]) for unit in UNITS}
+    found: dict[Unit, list[dict[str, Floats]]] = {unit: [] for unit in UNITS}
     for weights in lesion_weights(lesions.truth, resamples, rng):
         for unit in UNITS:
             positive, positive_owner, negative, negative_owner = sides[unit]
-            sums[unit].append(weights @ statistics[unit])
-            aucs[unit].append(auc(positive, negative, weights[:, positive_owner], weights[:, negative_owner]))
+            ranked = (positive, negative, weights[:, positive_owner], weights[:, negative_owner])
+            found[unit].append(
+                {
+                    "auc": auc(*ranked),
+                    "average_precision": average_precision(*ranked),
+                    **summarise(weights @ statistics[unit], scheme),
+                    **calibrated[unit].measures(weights[:, tables[unit][1]]),
+                }
+            )
     return {
-        unit: {"auc": np.concatenate(aucs[unit]), **summarise(np.concatenate(sums[unit]), scheme)}
-        for unit in UNITS
+        unit: {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        for unit, parts in found.items()
     }
 
 
@@ -122,36 +141,49 @@ def estimates(
 ) -> dict[str, Estimate]:
     """Return METRICS with percentile intervals of the replicates in ``drawn``, where there are any.
 
-    A bootstrap says nothing where no replicate differs (all malignant lesions found, say): sensitivity and
-    specificity then take Wilson's interval with lesions as n, other metrics none. Metrics that need both
-    classes get no interval from a single lesion of one.
+    With fewer than FEW_LESIONS malignant or benign lesions the AUC takes ``auc_interval``, and a rate whose
+    lesions are fewer takes Wilson's interval, lesions as n: a bootstrap of so few is too narrow. So do rates
+    in which no replicate differs (all malignant lesions found, say); other metrics have no interval then.
+    Metrics that need both classes get none from a single lesion of one.
     """
     lesions = {"sensitivity": positive_lesions, "specificity": benign_lesions}
     fewest = min(positive_lesions, benign_lesions)
     found = {}
     for name in METRICS:
-        value, replicates = values[name], drawn.get(name)
-        if value is None or replicates is None or not np.all(np.isfinite(replicates)):
+        value, replicates, n = values[name], drawn.get(name), lesions.get(name)
+        single = name in _BOTH_CLASSES and fewest < 2
+        if value is None or replicates is None or single or np.isnan(replicates).any():
             found[name] = Estimate(value=value)
-        elif np.ptp(replicates) < 1e-12:
-            found[name] = _without_spread(value, lesions.get(name))
-        elif name in ("auc", "balanced_accuracy") and fewest < 2:
+        elif name == "auc" and fewest < FEW_LESIONS:
+            found[name] = _around(value, auc_interval(value, positive_lesions, benign_lesions, LEVEL))
+        elif n is not None and (n < FEW_LESIONS or _alike(replicates)):
+            found[name] = _around(value, wilson(value * n, n, LEVEL))
+        elif _alike(replicates):
             found[name] = Estimate(value=value)
         else:
-            found[name] = _percentile(name, value, replicates)
+            found[name] = percentile(name, value, replicates)
     return found
 
 
-def _without_spread(value: float, lesions: int | None) -> Estimate:
-    if lesions is None:
+def _alike(replicates: Floats) -> bool:
+    return bool(replicates.max() - replicates.min() < 1e-12)
+
+
+def _around(value: float, interval: tuple[float, float]) -> Estimate:
+    return Estimate(value=value, lower=min(interval[0], value), upper=max(interval[1], value))
+
+
+def percentile(name: str, value: float, replicates: Floats) -> Estimate:
+    """Return a metric's value with the 95 % percentile interval of its replicates; an ECE's is centred.
+
+    Without an interval where it would not end: too many resamples have an infinite calibration slope.
+    """
+    with np.errstate(invalid="ignore"):
+        limits = np.quantile(replicates, [(1 - LEVEL) / 2, 0.5, (1 + LEVEL) / 2])
+    if not np.isfinite(limits).all():
         return Estimate(value=value)
-    lower, upper = wilson(round(value * lesions), lesions, LEVEL)
-    return Estimate(value=value, lower=min(lower, value), upper=max(upper, value))
-
-
-def _percentile(name: str, value: float, replicates: Floats) -> Estimate:
-    lower, middle, upper = np.quantile(replicates, [(1 - LEVEL) / 2, 0.5, (1 + LEVEL) / 2]).tolist()
-    if name == "ece":
+    lower, middle, upper = limits.tolist()
+    if name in ("ece", "ece_mass"):
         # Resampling adds noise to every bin, and so to the ECE: its replicates lie above it. Centred on the
         # value.
         lower, upper = max(0.0, lower - middle + value), min(1.0, upper - middle + value)

@@ -1,8 +1,8 @@
 """Metrics at an operating point, from scores or from counts, by one and the same code.
 
-Every metric but the AUC is a function of sums over rows, so ``row_statistics`` gives one vector a row and
-``summarise`` turns a (weighted) sum of them into metrics: a split, a histogram and a bootstrap replicate
-alike.
+Most metrics are functions of sums over rows, so ``row_statistics`` gives one vector a row and ``summarise``
+turns a (weighted) sum of them into metrics: a split, a histogram and a bootstrap replicate alike. Those of
+ranking are in ``ranking``, the other ones of calibration in ``calibration_measures``.
 """
 
 from typing import Final, Literal
@@ -11,10 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import roc_curve
 
-from fedderm.evaluation.calibration import CalibrationMap
+from fedderm.evaluation.calibration_maps import CalibrationMap
+from fedderm.evaluation.calibration_measures import CalibrationTable
 from fedderm.evaluation.counts import Counts, check_on_edge
 from fedderm.evaluation.documents import OperatingPoint, ReliabilityBin, Roc, Unit
 from fedderm.evaluation.proportions import wilson
+from fedderm.evaluation.ranking import auc as auc
+from fedderm.evaluation.ranking import weighted_ranking
 from fedderm.evaluation.scores import Floats, Scores
 from sites.diagnoses import CLASSES
 
@@ -22,12 +25,16 @@ Scheme = Literal["binary", "four_class", "cascade"]
 
 METRICS: Final = (
     "auc",
+    "average_precision",
     "sensitivity",
     "specificity",
     "balanced_accuracy",
     "macro_f1",
     "ece",
+    "ece_mass",
     "brier",
+    "calibration_slope",
+    "calibration_intercept",
     "referrals_per_1000",
 )
 
@@ -75,7 +82,7 @@ def confusion_of(statistics: Floats, scheme: Scheme) -> Floats:
 
 
 def summarise(statistics: Floats, scheme: Scheme) -> dict[str, Floats]:
-    """Return all metrics but the AUC, each ``(...)``, from summed row statistics ``(..., S)``.
+    """Return the metrics that are functions of sums, each ``(...)``, from summed row statistics ``(..., S)``.
 
     NaN where undefined. Macro-F1 is the mean over the classes present in truth, the ECE is
     ``sum_b |sum p - sum y| / n``.
@@ -107,36 +114,24 @@ def _macro_f1(confusion: Floats) -> Floats:
     return np.asarray(np.where(present, f1, 0.0).sum(axis=-1) / present.sum(axis=-1))
 
 
-def auc(positive: Floats, negative: Floats, positive_weight: Floats, negative_weight: Floats) -> Floats:
-    """Return the weighted Mann-Whitney AUC, ties one half, ``(...)`` for weights ``(..., P)``, ``(..., N)``.
-
-    ``negative`` must ascend. NaN where the weights of a class sum to zero. O(P log N + N) a weighting, so
-    that thousands of bootstrap weightings of one sorting are cheap.
-    """
-    below = np.searchsorted(negative, positive, side="left")
-    upto = np.searchsorted(negative, positive, side="right")
-    mass = np.zeros((*negative_weight.shape[:-1], len(negative) + 1))
-    np.cumsum(negative_weight, axis=-1, out=mass[..., 1:])
-    won = (positive_weight * (mass[..., below] + mass[..., upto])).sum(axis=-1) / 2
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(won / (positive_weight.sum(axis=-1) * mass[..., -1]))
-
-
-def weighted_auc(scores: Scores, weights: Floats) -> float:
-    """Return the AUC of rows that stand for ``weights`` units each; NaN where a class is absent."""
-    order = np.argsort(scores.triage, kind="stable")
-    triage, positive, weights = scores.triage[order], scores.positive[order], weights[order]
-    return float(auc(triage[positive], triage[~positive], weights[positive], weights[~positive]))
+def calibration_table(scores: Scores, point: OperatingPoint) -> CalibrationTable:
+    """Return the rows as the measures of calibration need them."""
+    return CalibrationTable.of(CalibrationMap.of(point).logits(scores.triage), scores.positive)
 
 
 def metrics_of(
     scores: Scores, point: OperatingPoint, scheme: Scheme, weights: Floats | None = None
 ) -> dict[str, float | None]:
-    """Return METRICS of images, or of lesions after ``per_lesion``; None where a class needed is absent."""
+    """Return METRICS of images, or of lesions after ``per_lesion``; None where a class needed is absent.
+
+    The calibration slope is None where a threshold separates the classes, too.
+    """
     weights = np.ones(len(scores)) if weights is None else weights
     summary = summarise(weights @ row_statistics(scores, point, scheme), scheme)
-    values = {"auc": weighted_auc(scores, weights)} | {name: float(value) for name, value in summary.items()}
-    return {name: None if np.isnan(values[name]) else values[name] for name in METRICS}
+    measures = calibration_table(scores, point).measures(weights[None])
+    values = weighted_ranking(scores, weights)
+    values |= {name: value.item() for name, value in {**summary, **measures}.items()}
+    return {name: values[name] if np.isfinite(values[name]) else None for name in METRICS}
 
 
 def metrics_of_counts(
@@ -144,8 +139,8 @@ def metrics_of_counts(
 ) -> dict[str, float | None]:
     """Return METRICS from counts. Raises ValueError where the threshold is not on a bin edge.
 
-    Sensitivity, specificity, macro-F1 and referrals are exact; the AUC is so within ``auc_error_bound``; ECE
-    and Brier take each unit at its bin's centre.
+    Sensitivity, specificity, macro-F1 and referrals are exact; the AUC is so within ``auc_error_bound``; the
+    others take each unit at its bin's centre.
     """
     check_on_edge(point.threshold)
     scores, weights = counts.weighted(unit)

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from fedderm.evaluation.calibration import CalibrationMap
+from fedderm.evaluation.calibration_maps import CalibrationMap
 from fedderm.evaluation.counts import BIN_CENTRES, BIN_EDGES, UNITS, Counts, snap_down
 from fedderm.evaluation.disclosure import suppress_rows
 from fedderm.evaluation.documents import Estimate, OperatingPoint, Unit
