@@ -131,6 +131,8 @@ class Zone(Document):
     lower: float | None
     """The zone's lower bound, raw logit; None: no bound."""
     upper: float | None
+    basis: str
+    """Where the bounds come from: what is certified of them, or which probability stands in."""
     lesions: int
     malignant: int
     share: Estimate

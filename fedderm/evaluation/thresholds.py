@@ -62,18 +62,18 @@ def certified_threshold(
 def certificate_of(n: int, target: float, confidence: float) -> Certificate:
     """Return what n malignant calibration lesions certify."""
     needed, k = positives_needed(target, confidence), misses_allowed(n, target, confidence)
-    goal = f"a sensitivity of {_percent(target)} at {_percent(confidence)} confidence"
+    goal = f"a sensitivity of {percent(target)} at {percent(confidence)} confidence"
     if k is None:
         best = (
-            f"; {_lesions(n)} can certify {100 * certifiable_sensitivity(n, confidence):.0f} %"
+            f"; {lesions(n)} can certify {100 * certifiable_sensitivity(n, confidence):.0f} %"
             if n > 1
             else ""
         )
         sentence = (
-            f"Cannot be certified: {_lesions(n)} now, {needed} needed for {goal}, {needed - n} more{best}."
+            f"Cannot be certified: {lesions(n)} now, {needed} needed for {goal}, {needed - n} more{best}."
         )
     else:
-        sentence = f"Certified: {goal}, from {_lesions(n)}, of which {k} may lie below the threshold."
+        sentence = f"Certified: {goal}, from {lesions(n)}, of which {k} may lie below the threshold."
     return Certificate(
         target_sensitivity=target,
         confidence=confidence,
@@ -110,15 +110,17 @@ def describe(threshold: float) -> str:
     return "none: everything is called malignant" if threshold == EVERYTHING else f"logit {threshold:.2f}"
 
 
+def percent(fraction: float) -> str:
+    """Return a fraction for a sentence."""
+    return f"{100 * fraction:.4g} %"
+
+
+def lesions(n: int) -> str:
+    """Return a number of malignant lesions for a sentence."""
+    return f"{n} malignant lesion" + ("" if n == 1 else "s")
+
+
 def _check(target: float, confidence: float) -> None:
     for name, value in (("target sensitivity", target), ("confidence", confidence)):
         if not 0 < value < 1:
             raise ValueError(f"thresholds: the {name} must lie between 0 and 1, found {value:g}")
-
-
-def _percent(fraction: float) -> str:
-    return f"{100 * fraction:.4g} %"
-
-
-def _lesions(n: int) -> str:
-    return f"{n} malignant lesion" + ("" if n == 1 else "s")
