@@ -8,10 +8,16 @@ from typing import Any, Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from fedderm.papers import results
 from fedderm.papers.data import cards_of, data_facts
 from fedderm.papers.markdown import Markdown, escaped, missing, told
 from fedderm.papers.method import method_facts
+from fedderm.papers.results import (
+    discrimination_lines,
+    estimate,
+    performance_lines,
+    result_facts,
+    subgroup_lines,
+)
 from fedderm.report.folder import RunFolder
 from fedderm.report.formats import count, plain
 from fedderm.report.sentences import overview_of
@@ -95,7 +101,7 @@ def _environment() -> Environment:
         keep_trailing_newline=True,
         finalize=escaped,
     )
-    environment.filters.update(count=count, plain=plain, estimate=results.estimate)
+    environment.filters.update(count=count, plain=plain, estimate=estimate)
     environment.globals.update(missing=missing, fact=_fact)
     return environment
 
@@ -109,11 +115,11 @@ def _content(run: RunFolder) -> dict[str, Any]:
     return {
         "run": run,
         "overview": overview_of(run),
-        "f": {**data_facts(run), **method_facts(run), **results.result_facts(run)},
+        "f": {**data_facts(run), **method_facts(run), **result_facts(run)},
         "cards": list(cards_of(run).values()),
-        "discrimination": results.discrimination_lines(run),
-        "lines": results.performance_lines(run),
-        "subgroups": results.subgroup_lines(run),
+        "discrimination": discrimination_lines(run),
+        "lines": performance_lines(run),
+        "subgroups": subgroup_lines(run),
         "sites": list(run.sites.values()),
     }
 
