@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from report_runs import draw, write_run
 
@@ -250,6 +250,7 @@ def test_hostile_names_break_neither_tables_nor_html(run: RunFolder, hostile: st
             assert sum(found[:2] == [words, words] for found in page.rows) == len(rows)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=40))
 def test_escaped_text_is_shown_as_it_is(value: str) -> None:
     """In a paragraph, in a list and in a table's cell: the text comes back, without a tag of its own."""

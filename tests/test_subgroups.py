@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
@@ -209,6 +209,7 @@ def test_an_attribute_that_can_show_nothing_is_left_out() -> None:
     assert find(Scores.empty(), np.empty(0, np.str_), min_cell=10) == ({}, {})
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 40), st.integers(0, 25)), min_size=1, max_size=8), st.integers(2, 15)
 )
