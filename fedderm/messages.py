@@ -24,6 +24,7 @@ RECALIBRATE: Final = "query.recalibrate"
 
 _ARRAYS, _CONFIG, _METRICS, _CARD = "arrays", "config", "metrics", "card"
 _COUNTS, _REPLICATES, _DOCUMENT, _MOMENTS = "counts", "replicates", "evaluation", "moments"
+_FEATURES, _REFERENCE = "features", "reference"
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,12 @@ def config_record(experiment: Experiment, **values: Any) -> ConfigRecord:
     return ConfigRecord({"experiment": to_json(experiment), **plain})
 
 
-def request(config: ConfigRecord, arrays: ArrayRecord | None = None) -> RecordDict:
-    """Return a message's content."""
-    return RecordDict({_CONFIG: config} if arrays is None else {_ARRAYS: arrays, _CONFIG: config})
+def request(
+    config: ConfigRecord, arrays: ArrayRecord | None = None, reference: ArrayRecord | None = None
+) -> RecordDict:
+    """Return a message's content; ``reference`` is what training sites look like, for ``recalibrate``."""
+    records = {_ARRAYS: arrays, _REFERENCE: reference, _CONFIG: config}
+    return RecordDict({name: record for name, record in records.items() if record is not None})
 
 
 def read_instruction(message: Message) -> Instruction:
@@ -126,14 +130,31 @@ def read_moments(message: Message) -> Arrays:
     return found
 
 
-def counts_reply(message: Message, counts: Mapping[str, npt.NDArray[Any]]) -> Message:
-    """Return a site's answer to ``evaluate``: additive counts by split."""
-    return Message(RecordDict({_COUNTS: to_record(counts)}), reply_to=message)
+def read_reference(message: Message) -> Arrays:
+    """Return the reference of a ``recalibrate`` message; empty where it carries none."""
+    record = message.content.get(_REFERENCE)
+    return from_record(record) if isinstance(record, ArrayRecord) else {}
+
+
+def counts_reply(
+    message: Message, counts: Mapping[str, npt.NDArray[Any]], features: Mapping[str, npt.NDArray[Any]]
+) -> Message:
+    """Return a site's answer to ``evaluate``: additive counts by split; sums of features where asked for."""
+    content = RecordDict({_COUNTS: to_record(counts)})
+    if features:
+        content[_FEATURES] = to_record(features)
+    return Message(content, reply_to=message)
 
 
 def read_counts(message: Message) -> Arrays:
     """Return the counts by split of an answer to ``evaluate`` or ``recalibrate``."""
     return from_record(message.content.array_records[_COUNTS])
+
+
+def read_features(message: Message) -> Arrays:
+    """Return the sums of features of an answer to ``evaluate``; empty where it has none."""
+    record = message.content.get(_FEATURES)
+    return from_record(record) if isinstance(record, ArrayRecord) else {}
 
 
 def evaluation_reply(

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,8 @@ from fedderm.config_sentences import sentence_of
 from fedderm.devices import pick_device, use_threads
 from fedderm.evaluation.documents import SplitSize
 from fedderm.evaluation.scores import Scores
-from fedderm.inference import predict_logits
+from fedderm.evaluation.subgroup_levels import age_bands
+from fedderm.inference import score_images
 from fedderm.model.cascade import Cascade
 from fedderm.model.state import load_arrays
 from fedderm.settings import Experiment, ModelSettings, TrainingSettings
@@ -62,13 +63,28 @@ class LocalSite:
         except ValueError as error:
             raise ValueError(f"site {self.settings.name}: {error}") from error
 
-    def score(self, model: Cascade, split: str, views: int, precision: str) -> Scores:
-        """Return the model's scores of a split's images."""
+    def score(self, model: Cascade, split: str, views: int, precision: str) -> "Seen":
+        """Return the model's scores of a split's images, and the features behind them."""
         rows = self.rows(split)
-        triage, differential = predict_logits(model, self.pixels, rows, views, precision)
-        named = np.ones(len(rows), np.int64) if differential is None else differential.argmax(axis=1) + 1
+        found = score_images(model, self.pixels, rows, views, precision)
+        named = (
+            np.ones(len(rows), np.int64)
+            if found.differential is None
+            else found.differential.argmax(axis=1) + 1
+        )
         lesions = self.table["lesion_id"].to_numpy(dtype=str)[rows]
-        return Scores(triage, named, self._classes(rows), lesions)
+        return Seen(Scores(found.triage, named, self._classes(rows), lesions), found.features)
+
+    def attributes(self, split: str) -> dict[str, npt.NDArray[np.str_]]:
+        """Return the levels of a split's images by attribute, each (n,), "" where not recorded.
+
+        Attributes that the site records for no image at all are left out.
+        """
+        part = self.table.iloc[self.rows(split)]
+        found = {"age": age_bands(part["age"].to_numpy(dtype=np.float64, na_value=np.nan))}
+        for attribute in ("sex", "anatom_site", "skin_type", "diagnosis"):
+            found[attribute] = part[attribute].astype("string").fillna("").to_numpy(dtype=str)
+        return {name: levels for name, levels in found.items() if (levels != "").any()}
 
     def log_odds(self) -> float:
         """Return the log odds of malignancy among the train split's images: what a site knows of its own
@@ -87,6 +103,14 @@ class LocalSite:
 
     def _classes(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         return self.table["class_index"].to_numpy(dtype=np.int64)[rows]
+
+
+class Seen(NamedTuple):
+    """What a model says of a split, and what it looked at."""
+
+    scores: Scores
+    features: npt.NDArray[np.float32]
+    """``(n, F)`` pooled features of the trunk."""
 
 
 def _size(part: pd.DataFrame) -> SplitSize:

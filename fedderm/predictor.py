@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from scipy.special import expit, softmax
+from scipy.special import softmax
 
+from fedderm.evaluation.calibration_maps import CalibrationMap
 from fedderm.evaluation.documents import OperatingPoint
 from fedderm.inference import Floats, predict_logits
 from fedderm.model.cascade import Cascade
@@ -92,7 +93,7 @@ class Predictor:
         """Return the prediction for one image file; raises ImageUnreadable where it is none."""
         triage, differential = self.logits(image)
         logit = float(triage[0])
-        probability = expit(self.point.slope * logit + self.point.intercept)
+        probability = float(CalibrationMap.of(self.point).probabilities(triage)[0])
         malignant = logit >= self.point.threshold
         shares: dict[str, float] = {}
         if malignant and differential is not None:
@@ -102,7 +103,7 @@ class Predictor:
             }
         decision = "malignant" if malignant else "benign"
         return Prediction(
-            str(image), round(float(probability), 6), decision, self.point.threshold_probability, shares
+            str(image), round(probability, 6), decision, self.point.threshold_probability, shares
         )
 
 

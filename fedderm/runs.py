@@ -12,6 +12,8 @@ import pandas as pd
 from pydantic import BaseModel, Field, ValidationError
 
 from fedderm import config
+from fedderm.evaluation.counts import Counts
+from fedderm.evaluation.counts_file import write_counts
 from fedderm.evaluation.documents import FederationEvaluation, SiteEvaluation
 from fedderm.evaluation.long_format import COLUMNS, LongRow
 from fedderm.settings import Experiment
@@ -143,19 +145,26 @@ class RunFolder:
         total = float(environment.get("seconds", 0)) + seconds
         self.write_json("environment.json", {**environment, "seconds": round(total, 1)})
 
-    def write_model(self, arrays: Arrays, description: Mapping[str, Any]) -> None:
-        """Write the final model: weights, and what is needed to use them."""
+    def write_model(self, arrays: Arrays, description: Mapping[str, Any], reference: Arrays) -> None:
+        """Write the final model: weights, what training sites look like, and what is needed to use them."""
         save_arrays(self.path / "model" / "model.safetensors", arrays)
+        if reference:
+            save_arrays(self.path / "model" / "reference.safetensors", reference)
         self.write_json("model/model.json", dict(description))
 
     def write_evaluation(
-        self, sites: Mapping[str, SiteEvaluation], federation: FederationEvaluation, rows: Iterable[LongRow]
+        self,
+        sites: Mapping[str, SiteEvaluation],
+        federation: FederationEvaluation,
+        rows: Iterable[LongRow],
+        counts: Mapping[str, Counts],
     ) -> None:
-        """Write the final evaluation: documents and the long table."""
+        """Write the final evaluation: documents, the long table, and counts by ``site/split``."""
         self.write_json(
             "evaluation/sites.json", {name: one.model_dump(mode="json") for name, one in sites.items()}
         )
         self.write_json("evaluation/federation.json", federation.model_dump(mode="json"))
+        write_counts(self.path / "evaluation" / "counts.npz", counts)
         self.write_text("evaluation/metrics.csv", _csv(pd.DataFrame(list(rows), columns=list(COLUMNS))))
 
     def _append_metrics(self, number: int, rows: Iterable[LongRow]) -> None:

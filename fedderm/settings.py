@@ -155,6 +155,10 @@ class EvaluationSettings(Settings):
 
     target_sensitivity: Annotated[float, Field(gt=0, lt=1)] = 0.90
     confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    target_npv: Annotated[float, Field(gt=0, lt=1)] = 0.98
+    """Negative predictive value that one of the offered thresholds must hold."""
+    max_referral: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """Fraction of lesions that one of the offered thresholds may refer at most."""
     bootstrap: Annotated[int, Field(ge=0, le=20000)] = 2000
     """Lesion-clustered resamples behind each interval; 0: no intervals."""
     views: Literal[1, 2, 4] = 4

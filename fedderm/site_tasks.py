@@ -6,14 +6,13 @@ import numpy as np
 from flwr.app import Context, Message
 
 from fedderm import messages
-from fedderm.evaluation.counts import Counts, counts_of
+from fedderm.evaluation.counts import counts_of
 from fedderm.evaluation.disclosure import folded, suppress
-from fedderm.evaluation.documents import WITH_PRIOR, OperatingPoint
-from fedderm.evaluation.recalibration import EvaluationSettings, evaluate_site
-from fedderm.evaluation.recalibration import site_seed as evaluation_seed
-from fedderm.evaluation.replicates import site_replicates
-from fedderm.evaluation.scores import Scores
+from fedderm.evaluation.documents import OperatingPoint
+from fedderm.evaluation.informed import FederationEvidence
+from fedderm.evaluation.shift_reference import ShiftReference, feature_summary
 from fedderm.feature_moments import feature_moments
+from fedderm.judging import Frame, judge
 from fedderm.messages import Instruction
 from fedderm.model.state import to_arrays
 from fedderm.node import SITE_FILE, LocalSite, open_site, site_of_node, site_seed, worker_model
@@ -72,64 +71,46 @@ def head(message: Message, context: Context) -> Message:
 
 
 def evaluate(message: Message, context: Context) -> Message:
-    """Return the site's additive counts, by split."""
+    """Return the site's additive counts, by split; where asked for, sums of one split's features by class."""
     instruction = messages.read_instruction(message)
+    experiment, values = instruction.experiment, instruction.values
     site = _site(instruction, context)
-    counts = _counts(instruction, message, site)
-    return messages.counts_reply(message, {split: one.to_array() for split, one in counts.items()})
+    model = worker_model(experiment, messages.read_arrays(message))
+    wanted, min_cell = str(values.get("features_of", "")), site.settings.min_cell
+    counts: dict[str, Any] = {}
+    features: dict[str, Any] = {}
+    for split in str(values["splits"]).split(","):
+        if len(site.rows(split)):
+            seen = site.score(model, split, int(values["views"]), experiment.training.precision)
+            counts[split] = suppress(counts_of(folded(seen.scores, min_cell)), min_cell).to_array()
+            if split == wanted:
+                features = feature_summary(seen.features, seen.scores.truth, seen.scores.lesion, min_cell)
+    return messages.counts_reply(message, counts, features)
 
 
 def recalibrate(message: Message, context: Context) -> Message:
     """Return what the final model is worth here, before and after the site's own recalibration."""
     instruction = messages.read_instruction(message)
-    experiment, values = instruction.experiment, instruction.values
     site = _site(instruction, context)
-    model = worker_model(experiment, messages.read_arrays(message))
-    settings = experiment.evaluation
-    calibration, test = (
-        site.score(model, split, int(values["views"]), experiment.training.precision)
-        for split in ("calibration", "test")
+    model = worker_model(instruction.experiment, messages.read_arrays(message))
+    values = instruction.values
+    frame = Frame(
+        point=OperatingPoint.model_validate_json(str(values["operating_point"])),
+        evidence=FederationEvidence.model_validate_json(str(values["evidence"])),
+        reference=_reference(message),
     )
-    point = OperatingPoint.model_validate_json(str(values["operating_point"]))
-    wanted = EvaluationSettings(
-        target_sensitivity=settings.target_sensitivity,
-        confidence=settings.confidence,
-        bootstrap=settings.bootstrap,
-        seed=experiment.seed,
-        scheme=experiment.model.scheme,
-        min_cell=site.settings.min_cell,
+    judged = judge(site, model, instruction.experiment, frame, int(values["views"]))
+    return messages.evaluation_reply(
+        message,
+        judged.evaluation.model_dump_json(),
+        {name: counts.to_array() for name, counts in judged.counts.items()},
+        judged.replicates,
     )
-    evaluation = evaluate_site(
-        site=site.settings.name,
-        role=site.settings.role,
-        calibration=calibration,
-        test=test,
-        sizes=site.sizes(),
-        diagnoses=site.diagnoses(),
-        federation_point=point,
-        settings=wanted,
-    )
-    shown = folded(test, site.settings.min_cell)
-    pools: dict[str, Scores] = {site.settings.role: shown}
-    # Beside the raw scores, the shifted ones tell the prevalence: not where a site keeps small cells to
-    # itself.
-    if site.settings.role == "train" and experiment.training.prior_adjustment and site.settings.min_cell <= 1:
-        pools[WITH_PRIOR] = shown.shifted(site.log_odds())
-    replicates = {
-        f"{name}.{unit}": drawn
-        for name, scores in pools.items()
-        for unit, drawn in site_replicates(
-            scores,
-            resamples=settings.bootstrap,
-            seed=evaluation_seed(experiment.seed, site.settings.name, "replicates"),
-            threshold=point.threshold,
-            min_cell=site.settings.min_cell,
-        ).items()
-    }
-    counts = {
-        name: suppress(counts_of(scores), site.settings.min_cell).to_array() for name, scores in pools.items()
-    }
-    return messages.evaluation_reply(message, evaluation.model_dump_json(), counts, replicates)
+
+
+def _reference(message: Message) -> ShiftReference | None:
+    arrays = messages.read_reference(message)
+    return ShiftReference.from_arrays(arrays) if arrays else None
 
 
 def _site(instruction: Instruction, context: Context) -> LocalSite:
@@ -181,19 +162,3 @@ def _train_set(instruction: Instruction, site: LocalSite, context: Context) -> t
     name = members[0].settings.name if len(members) == 1 else "(pooled)"
     balanced = experiment.training.local_steps is not None
     return pool([member.train_set(experiment.training) for member in members], balanced=balanced), name
-
-
-def _counts(instruction: Instruction, message: Message, site: LocalSite) -> dict[str, Counts]:
-    values: Any = instruction.values
-    model = worker_model(instruction.experiment, messages.read_arrays(message))
-    precision = instruction.experiment.training.precision
-    return {
-        split: suppress(
-            counts_of(
-                folded(site.score(model, split, int(values["views"]), precision), site.settings.min_cell)
-            ),
-            site.settings.min_cell,
-        )
-        for split in str(values["splits"]).split(",")
-        if len(site.rows(split))
-    }

@@ -232,7 +232,7 @@ def test_what_a_site_gives_up_is_neither_trained_on_nor_tested_on(
 
 def auc_without(folder: RunFolder, site: LocalSite, ids: set[str]) -> float:
     """Return scikit-learn's AUC of the final model on the site's test images other than ``ids``."""
-    scores = site.score(worker_model(folder.experiment, weights(folder.path)), "test", 1, "auto")
+    scores = site.score(worker_model(folder.experiment, weights(folder.path)), "test", 1, "auto").scores
     rows = site.rows("test")
     keep = ~site.table["image_id"].iloc[rows].isin(ids).to_numpy()
     return float(roc_auc_score(scores.truth[keep] > 0, scores.triage[keep]))

@@ -86,6 +86,15 @@ def test_reading_a_model_lets_go_of_it_at_once(experiment: Experiment) -> None:
         gc.enable()
 
 
+def test_a_reference_travels_beside_the_model(experiment: Experiment) -> None:
+    config = messages.config_record(experiment)
+    reference = {"shift-scale": np.ones(3, np.float32)}
+    asked = message(messages.request(config, messages.to_record(arrays()), messages.to_record(reference)))
+    np.testing.assert_array_equal(messages.read_reference(asked)["shift-scale"], np.ones(3, np.float32))
+    assert messages.read_arrays(asked).keys() == arrays().keys()
+    assert messages.read_reference(message(messages.request(config))) == {}
+
+
 def test_replies_are_read_as_they_were_written(experiment: Experiment) -> None:
     asked = message(messages.request(messages.config_record(experiment)))
     asked.metadata.__dict__["_message_id"] = "1"
@@ -94,8 +103,12 @@ def test_replies_are_read_as_they_were_written(experiment: Experiment) -> None:
     assert messages.read_card(messages.card_reply(asked, card, prints)) == (card, prints)
 
     counts = {"test": np.arange(24, dtype=np.int64).reshape(2, 4, 3)}
-    read = messages.read_counts(messages.counts_reply(asked, counts))
-    np.testing.assert_array_equal(read["test"], counts["test"], strict=True)
+    sums = {"sum": np.ones((4, 3))}
+    for features in ({}, sums):
+        told = messages.counts_reply(asked, counts, features)
+        np.testing.assert_array_equal(messages.read_counts(told)["test"], counts["test"], strict=True)
+        assert messages.read_features(told).keys() == features.keys()
+    np.testing.assert_array_equal(messages.read_features(told)["sum"], sums["sum"], strict=True)
 
     reply = messages.evaluation_reply(asked, '{"site": "clinic"}', counts, {"image": np.ones((3, 2))})
     document, replicates = messages.read_evaluation(reply)

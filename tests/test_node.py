@@ -174,7 +174,7 @@ def test_another_salts_ids_give_nothing_up(folder: Path) -> None:
 def test_scores_have_their_images_truth_and_lesion(folder: Path) -> None:
     run = experiment(folder)
     site = opened(folder)
-    scores = site.score(worker_model(run, arrays_of(run)), "test", 1, "float32")
+    scores = site.score(worker_model(run, arrays_of(run)), "test", 1, "float32").scores
     test = site.table[site.table["split"] == "test"]
     assert scores.truth.tolist() == test["class_index"].tolist()
     assert scores.lesion.tolist() == test["lesion_id"].tolist()

@@ -28,7 +28,7 @@ def test_pooled_values_are_scikit_learns_on_the_concatenated_scores(
     )
     model = worker_model(experiment, weights(folder.path))
     for role, positions in (("train", (WEST, EAST)), ("held-out", (AWAY,))):
-        scores = [local(folder, position).score(model, "test", 1, "auto") for position in positions]
+        scores = [local(folder, position).score(model, "test", 1, "auto").scores for position in positions]
         triage = np.concatenate([one.triage for one in scores])
         malignant = np.concatenate([one.truth for one in scores]) > 0
         bound = sum((counts_of(one) for one in scores), Counts.zero()).auc_error_bound("image")
@@ -54,7 +54,7 @@ def test_the_federations_point_is_set_on_the_training_sites_calibration_splits_a
     model = worker_model(folder.experiment, weights(folder.path))
 
     def point(*positions: int) -> OperatingPoint:
-        parts = [counts_of(local(folder, one).score(model, "calibration", 1, "auto")) for one in positions]
+        parts = [counts_of(local(folder, one).score(model, "calibration", 1, "auto").scores) for one in positions]
         total = sum(parts, Counts.zero())
         return federation_point(
             total, settings.target_sensitivity, settings.confidence, folder.experiment.seed

@@ -63,7 +63,7 @@ def trained(root: Path, views: int = 2, **model: Any) -> RunFolder:
         "federation_point": point(-300.0, "The federation's."),
         "site_points": {"coast": point(300.0, "Coast's own [sic]."), "bus": point(0.0, "The bus's.")},
     }
-    folder.write_model(arrays, description)
+    folder.write_model(arrays, description, {})
     return folder
 
 

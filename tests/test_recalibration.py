@@ -10,6 +10,7 @@ from test_counts import draw
 from fedderm.evaluation.calibration import IDENTITY
 from fedderm.evaluation.counts import EVERYTHING, UNITS, Counts, counts_of, snap_down
 from fedderm.evaluation.documents import FederationEvaluation, SiteEvaluation, SplitSize
+from fedderm.evaluation.informed import evidence_of
 from fedderm.evaluation.long_format import (
     COLUMNS,
     long_rows_of_counts,
@@ -20,13 +21,14 @@ from fedderm.evaluation.metrics import METRICS
 from fedderm.evaluation.recalibration import (
     EvaluationSettings,
     evaluate_federation,
-    evaluate_site,
     federation_point,
     operating_point,
     site_seed,
 )
 from fedderm.evaluation.replicates import site_replicates, sum_replicates
 from fedderm.evaluation.scores import Scores
+from fedderm.evaluation.site_evaluation import evaluate_site
+from fedderm.evaluation.subgroup_levels import Names
 from fedderm.evaluation.thresholds import certified_threshold
 
 SETTINGS = EvaluationSettings(
@@ -48,6 +50,16 @@ def size(scores: Scores) -> SplitSize:
     )
 
 
+EVIDENCE = evidence_of([-0.4, -0.1, 0.2, 0.0, 0.3], 0.9, 0.95)
+"""Of five training sites, about as far apart as real ones."""
+
+
+def attributes_of(scores: Scores) -> dict[str, Names]:
+    """Return a sex for each lesion's images."""
+    _, owner = np.unique(scores.lesion, return_inverse=True)
+    return {"sex": np.array(["female", "male", ""])[owner % 3]}
+
+
 def evaluate(
     calibration: Scores | None, test: Scores, role: str = "held-out", settings: EvaluationSettings = SETTINGS
 ) -> SiteEvaluation:
@@ -60,7 +72,10 @@ def evaluate(
         test=test,
         sizes=splits,
         diagnoses={"nv": 120, "mel": 4},
+        attributes=attributes_of(test),
         federation_point=point,
+        evidence=EVIDENCE,
+        shift=None,
         settings=settings,
     )
     # Everything a site says survives the journey as JSON, which knows no NaN and no infinity.
@@ -124,15 +139,18 @@ def benign(n: int, seed: int) -> Scores:
     return scores.take(np.flatnonzero(~scores.positive)[:n])
 
 
+NEED_BOTH = {"auc", "average_precision", "balanced_accuracy", "calibration_slope", "calibration_intercept"}
+
+
 @pytest.mark.parametrize(
     ("calibration", "test", "undefined"),
     [
         (None, draw(40, 50, 1), set()),
-        (draw(40, 50, 1), benign(30, 2), {"auc", "sensitivity", "balanced_accuracy"}),
+        (draw(40, 50, 1), benign(30, 2), NEED_BOTH | {"sensitivity"}),
         (benign(30, 2), draw(40, 50, 1), set()),
-        (positives(40, 3), positives(20, 4), {"auc", "specificity", "balanced_accuracy"}),
-        (positives(1, 3), positives(1, 4), {"auc", "specificity", "balanced_accuracy"}),
-        (Scores.empty(), benign(1, 4), {"auc", "sensitivity", "balanced_accuracy"}),
+        (positives(40, 3), positives(20, 4), NEED_BOTH | {"specificity"}),
+        (positives(1, 3), positives(1, 4), NEED_BOTH | {"specificity"}),
+        (Scores.empty(), benign(1, 4), NEED_BOTH | {"sensitivity"}),
         (Scores.empty(), Scores.empty(), set(METRICS)),
     ],
     ids=[
@@ -195,7 +213,10 @@ def test_the_pool_is_judged_from_sums_as_from_its_scores() -> None:
         test=Scores.join(*sites),
         sizes={},
         diagnoses={},
+        attributes={},
         federation_point=found.operating_point,
+        evidence=None,
+        shift=None,
         settings=SETTINGS,
     )
     for unit in UNITS:

@@ -1,8 +1,7 @@
-"""Minimum cell sizes: what a hospital's policy keeps from leaving.
+"""Minimum cell sizes in counts: what a hospital's policy keeps from leaving.
 
-Published counts are zero or at least ``min_cell``. A rate is published where its denominators reach
-``min_cell``. Small cells are merged with their neighbours; what is hidden counts against the model, never for
-it.
+Published counts are zero or at least ``min_cell``. Small cells are merged with their neighbours; what is
+hidden counts against the model, never for it. ``redaction.py`` does the same for documents.
 """
 
 from dataclasses import dataclass, replace
@@ -12,17 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedderm.evaluation.counts import BIN_CENTRES, BINS, SHAPE, UNITS, Counts, bin_of, counts_of
-from fedderm.evaluation.documents import (
-    Certificate,
-    Estimate,
-    Performance,
-    ReliabilityBin,
-    Roc,
-    SiteEvaluation,
-    SplitSize,
-    Unit,
-)
-from fedderm.evaluation.proportions import wilson
+from fedderm.evaluation.documents import Unit
 from fedderm.evaluation.scores import Ints, Scores
 from sites.diagnoses import CLASSES
 
@@ -132,108 +121,3 @@ def suppress_rows(scores: Scores, unit: Unit, min_cell: int) -> Scores:
     reported = plan.differential[index, rows.truth, rows.differential - 1]
     bins = plan.bins[index, rows.truth, reported, bin_of(rows.triage)]
     return Scores(BIN_CENTRES[bins], reported + 1, rows.truth, rows.lesion)
-
-
-def redact(evaluation: SiteEvaluation, min_cell: int) -> SiteEvaluation:
-    """Return a site's document without counts below ``min_cell``; the same document for ``min_cell`` 0 or 1.
-
-    A split with fewer malignant or benign units shows no metrics and n = 0; split sizes and diagnoses below
-    become 0 or are left out; a confusion matrix with a small cell is left empty; ROC points and reliability
-    bins are thinned until each step holds enough units.
-    """
-    if min_cell <= 1:
-        return evaluation
-    test = {unit: (p.positives, p.n - p.positives) for unit, p in evaluation.before.items()}
-    own = evaluation.site_point.model_copy(update={"origin": _origin(evaluation, min_cell)})
-    return evaluation.model_copy(
-        update={
-            "splits": {name: _size(size, min_cell) for name, size in evaluation.splits.items()},
-            "diagnoses": {name: n for name, n in evaluation.diagnoses.items() if n >= min_cell},
-            "site_point": own,
-            "certificate": _certificate(evaluation.certificate, min_cell),
-            "before": _performances(evaluation.before, min_cell),
-            "after": _performances(evaluation.after, min_cell),
-            "whole_site": _performances(evaluation.whole_site, min_cell),
-            "roc": {unit: _thin(roc, *test[unit], min_cell) for unit, roc in evaluation.roc.items()},
-            "reliability_before": _merge_bins(evaluation.reliability_before, min_cell),
-            "reliability_after": _merge_bins(evaluation.reliability_after, min_cell),
-        }
-    )
-
-
-def _hide(n: int, min_cell: int) -> int:
-    return n if n >= min_cell else 0
-
-
-def _size(size: SplitSize, min_cell: int) -> SplitSize:
-    return SplitSize(**{name: _hide(n, min_cell) for name, n in size.model_dump().items()})
-
-
-def _origin(evaluation: SiteEvaluation, min_cell: int) -> str:
-    size = evaluation.splits.get("calibration")
-    counted = () if size is None else (size.positive_lesions, size.lesions - size.positive_lesions)
-    if not any(0 < n < min_cell for n in (*counted, evaluation.certificate.positives)):
-        return evaluation.site_point.origin
-    source = "The site's own" if evaluation.certificate.certified else "The federation's"
-    return (
-        f"{source} threshold; {evaluation.site_point.calibration} calibration. The calibration split has "
-        f"fewer than {min_cell} malignant or benign lesions, and the site's policy does not say how many."
-    )
-
-
-def _certificate(certificate: Certificate, min_cell: int) -> Certificate:
-    if certificate.positives == 0 or certificate.positives >= min_cell:
-        return certificate
-    sentence = (
-        f"Cannot be certified: fewer than {min_cell} malignant lesions now, {certificate.needed} needed."
-        if not certificate.certified
-        else f"Certified from fewer than {min_cell} malignant lesions."
-    )
-    return certificate.model_copy(update={"positives": 0, "sentence": sentence})
-
-
-def _performances(found: dict[Unit, Performance], min_cell: int) -> dict[Unit, Performance]:
-    # Images of a lesion are no protection: both units are hidden where either has a small class.
-    small = any(0 < n < min_cell for p in found.values() for n in (p.positives, p.n - p.positives))
-    return {unit: _performance(value, min_cell, hidden=small) for unit, value in found.items()}
-
-
-def _performance(found: Performance, min_cell: int, *, hidden: bool) -> Performance:
-    if hidden:
-        nothing = dict.fromkeys(found.metrics, Estimate(value=None))
-        return found.model_copy(update={"n": 0, "positives": 0, "metrics": nothing, "confusion": []})
-    small = any(0 < cell < min_cell for row in found.confusion for cell in row)
-    return found.model_copy(update={"confusion": []}) if small else found
-
-
-def _thin(roc: Roc, positives: int, negatives: int, min_cell: int) -> Roc:
-    points = np.stack([roc.false_positive_rate, roc.true_positive_rate], axis=1)
-    if len(points) == 0 or min(positives, negatives) < min_cell:
-        return Roc(false_positive_rate=[], true_positive_rate=[])
-    units = np.rint(points * [negatives, positives])
-    kept = [0]
-    for index in range(1, len(units) - 1):
-        steps = np.stack([units[index] - units[kept[-1]], units[-1] - units[index]])
-        if not np.any((steps > 0) & (steps < min_cell)):
-            kept.append(index)
-    kept.append(len(units) - 1)
-    return Roc(false_positive_rate=points[kept, 0].tolist(), true_positive_rate=points[kept, 1].tolist())
-
-
-def _merge_bins(bins: list[ReliabilityBin], min_cell: int) -> list[ReliabilityBin]:
-    groups: list[list[ReliabilityBin]] = [[]]
-    for one in bins:
-        if sum(b.n for b in groups[-1]) >= min_cell:
-            groups.append([])
-        groups[-1].append(one)
-    if len(groups) > 1 and sum(b.n for b in groups[-1]) < min_cell:
-        groups[-2].extend(groups.pop())
-    return [_joined(group) for group in groups if sum(b.n for b in group) >= min_cell]
-
-
-def _joined(group: list[ReliabilityBin]) -> ReliabilityBin:
-    n = sum(b.n for b in group)
-    hits = round(sum(b.observed * b.n for b in group))
-    lower, upper = wilson(hits, n)
-    predicted = sum(b.predicted * b.n for b in group) / n
-    return ReliabilityBin(predicted=predicted, observed=hits / n, lower=lower, upper=upper, n=n)

@@ -34,6 +34,8 @@ class OperatingPoint(Document):
     """isotonic: ascending (raw logit, probability); straight between two, constant outside."""
     prior_shift: float = 0.0
     """Added to ``logit p`` of any map: the log odds ratio of a prevalence estimated without labels."""
+    prevalence: float | None = None
+    """Malignant fraction of the lesions that the map was fitted on; None: not recorded."""
     threshold: float
     """On the raw triage logit: a score at or above it is called malignant."""
     threshold_probability: float

@@ -29,6 +29,9 @@ POOLS: Final = {
 }
 """Every pool's role and split."""
 
+CALIBRATION: Final = "calibration"
+"""The key of a site's calibration counts beside those of the pools it is part of."""
+
 COLUMNS: Final = (
     "site",
     "role",

@@ -1,4 +1,4 @@
-"""The federation's operating point, a site's own, and what either gives at the site."""
+"""The federation's operating point, a site's own, and what the federation's gives on the pool."""
 
 import hashlib
 from collections.abc import Mapping
@@ -9,25 +9,20 @@ from numpy.typing import NDArray
 
 from fedderm.evaluation.calibration import IDENTITY, CalibrationMap, choose_calibration
 from fedderm.evaluation.counts import UNITS, Counts, snap_down
-from fedderm.evaluation.disclosure import redact
 from fedderm.evaluation.documents import (
     WITH_PRIOR,
     Certificate,
     FederationEvaluation,
     OperatingPoint,
     Performance,
-    SiteEvaluation,
-    SplitSize,
     Unit,
 )
-from fedderm.evaluation.intervals import estimates, performance
+from fedderm.evaluation.intervals import estimates
 from fedderm.evaluation.metrics import (
     Scheme,
     absent_classes,
     confusion_matrix,
     metrics_of_counts,
-    reliability,
-    roc_of,
     roc_of_counts,
 )
 from fedderm.evaluation.replicates import pooled_intervals, same_lesions
@@ -48,6 +43,10 @@ class EvaluationSettings:
     scheme: Scheme
     min_cell: int = 0
     """The site's own policy: counts below it stay out of the document."""
+    target_npv: float = 0.98
+    """Of the threshold offered for it."""
+    max_referral: float = 0.5
+    """Fraction of lesions that the threshold offered for it may refer."""
 
 
 def site_seed(seed: int, site: str, purpose: str) -> np.random.SeedSequence:
@@ -68,7 +67,9 @@ def federation_point(
     threshold, certificate = federation_threshold(counts, target, confidence)
     source = "The pooled calibration splits of the training sites."
     origin = f"{source} {certificate.sentence} Probabilities: {choice.sentence}."
-    return operating_point(choice.map, threshold, origin), certificate
+    n = counts.n("lesion")
+    prevalence = counts.positives("lesion") / n if n else None
+    return operating_point(choice.map, threshold, origin, prevalence), certificate
 
 
 def site_point(
@@ -81,7 +82,14 @@ def site_point(
     are too few.
     """
     lesions = (calibration or Scores.empty()).per_lesion()
-    choice = choose_calibration(lesions, CalibrationMap.of(federation), settings.seed)
+    in_force = CalibrationMap.of(federation)
+    choice = choose_calibration(
+        lesions,
+        in_force,
+        settings.seed,
+        reference_prevalence=federation.prevalence,
+        min_cell=settings.min_cell,
+    )
     threshold, certificate = certified_threshold(
         lesions.triage[lesions.positive], settings.target_sensitivity, settings.confidence
     )
@@ -90,64 +98,26 @@ def site_point(
     )
     origin = f"{source} {certificate.sentence} Probabilities: {choice.sentence}."
     kept = federation.threshold if threshold is None else snap_down(threshold)
-    return operating_point(choice.map, kept, origin), certificate
+    prevalence = federation.prevalence if choice.map == in_force else prevalence_of(lesions)
+    return operating_point(choice.map, kept, origin, prevalence), certificate
 
 
-def operating_point(calibration: CalibrationMap, threshold: float, origin: str) -> OperatingPoint:
+def prevalence_of(lesions: Scores) -> float | None:
+    """Return the malignant fraction of lesion rows; None without any."""
+    return float(lesions.positive.mean()) if len(lesions) else None
+
+
+def operating_point(
+    calibration: CalibrationMap, threshold: float, origin: str, prevalence: float | None = None
+) -> OperatingPoint:
     """Return an operating point with its threshold as a calibrated probability, too."""
     return OperatingPoint(
-        calibration=calibration.kind,
-        slope=calibration.slope,
-        intercept=calibration.intercept,
+        **calibration.fields(),
+        prevalence=prevalence,
         threshold=threshold,
         threshold_probability=float(calibration.probabilities(np.array(threshold))),
         origin=origin,
     )
-
-
-def evaluate_site(
-    *,
-    site: str,
-    role: str,
-    calibration: Scores | None,
-    test: Scores,
-    sizes: Mapping[str, SplitSize],
-    diagnoses: Mapping[str, int],
-    federation_point: OperatingPoint,
-    settings: EvaluationSettings,
-) -> SiteEvaluation:
-    """Return everything a site says about the final model, redacted to its minimum cell size.
-
-    Both operating points are judged on the same test split, whose scores chose neither, and with the same
-    bootstrap draws. ``whole_site`` is filled for a held-out site: calibration and test together, at the
-    federation's point.
-    """
-    own, certificate = site_point(calibration, federation_point, settings)
-    whole = Scores.join(calibration or Scores.empty(), test) if role == "held-out" else None
-    lesions = test.per_lesion()
-    found = SiteEvaluation(
-        site=site,
-        role=role,
-        splits=dict(sizes),
-        diagnoses=dict(diagnoses),
-        federation_point=federation_point,
-        site_point=own,
-        certificate=certificate,
-        before=_performance(site, "test", test, federation_point, settings),
-        after=_performance(site, "test", test, own, settings),
-        whole_site={} if whole is None else _performance(site, "whole", whole, federation_point, settings),
-        roc={"image": roc_of(test), "lesion": roc_of(lesions)},
-        reliability_before=reliability(lesions, federation_point),
-        reliability_after=reliability(lesions, own),
-    )
-    return redact(found, settings.min_cell)
-
-
-def _performance(
-    site: str, purpose: str, scores: Scores, point: OperatingPoint, settings: EvaluationSettings
-) -> dict[Unit, Performance]:
-    rng = np.random.default_rng(site_seed(settings.seed, site, purpose))
-    return performance(scores, point, settings.scheme, settings.bootstrap, rng)
 
 
 def evaluate_federation(

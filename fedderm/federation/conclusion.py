@@ -9,13 +9,13 @@ from flwr.app import ArrayRecord, Message
 
 from fedderm import __version__, messages
 from fedderm.evaluation.counts import UNITS, Counts
-from fedderm.evaluation.documents import Certificate, OperatingPoint, SiteEvaluation, Unit
-from fedderm.evaluation.long_format import POOLS, long_rows_of_federation, long_rows_of_site
-from fedderm.evaluation.recalibration import evaluate_federation, federation_point
+from fedderm.evaluation.documents import SiteEvaluation, Unit
+from fedderm.evaluation.long_format import CALIBRATION, POOLS, long_rows_of_federation, long_rows_of_site
+from fedderm.evaluation.recalibration import evaluate_federation
 from fedderm.evaluation.replicates import COARSE_BINS, sum_replicates
 from fedderm.federation.roll_call import SiteCard
 from fedderm.federation.session import Session
-from fedderm.federation.training import calibration_counts, evaluate_counts
+from fedderm.federation.standards import Standards, ask_standards
 from sites.diagnoses import CLASSES
 
 Replicates = dict[Unit, npt.NDArray[Any]]
@@ -30,14 +30,19 @@ class _Conclusion:
     """By pool that the site is part of."""
     replicates: Mapping[str, Replicates]
 
+    def by_split(self) -> dict[str, Counts]:
+        """Return the counts of the test and of the calibration split."""
+        return {"test": self.counts[self.evaluation.role], CALIBRATION: self.counts[CALIBRATION]}
+
 
 def conclude(session: Session, cards: Sequence[SiteCard], arrays: ArrayRecord) -> None:
     """Evaluate and recalibrate the final model at all sites, and write model and evaluation.
 
     Raises QuorumLost, to be resumed, where fewer sites than the strategy's quorum can answer.
     """
-    point, certificate = _federation_point(session, cards, arrays)
-    found = _recalibrate(session, cards, arrays, point)
+    standards = ask_standards(session, cards, arrays)
+    point, certificate = standards.point, standards.certificate
+    found = _recalibrate(session, cards, arrays, standards)
     members = {pool: [one for one in found.values() if pool in one.counts] for pool in POOLS}
     federation = evaluate_federation(
         {
@@ -54,29 +59,17 @@ def conclude(session: Session, cards: Sequence[SiteCard], arrays: ArrayRecord) -
     number = session.experiment.rounds
     rows = [row for one in evaluations.values() for row in long_rows_of_site(one, number)]
     rows += long_rows_of_federation(federation, number)
-    session.folder.write_evaluation(evaluations, federation, rows)
-    session.folder.write_model(messages.from_record(arrays), _description(session, point, evaluations))
-
-
-def _federation_point(
-    session: Session, cards: Sequence[SiteCard], arrays: ArrayRecord
-) -> tuple[OperatingPoint, Certificate]:
-    settings = session.experiment.evaluation
-    training = [card for card in cards if card.role == "train"]
-    title = "federation's threshold"
-    answers = evaluate_counts(session, training, arrays, "calibration", settings.views, title)
-    answers.require(session.experiment.strategy.quorum, title)
-    roles = {card.member.name: card.role for card in training}
-    return federation_point(
-        calibration_counts(answers.found, roles),
-        settings.target_sensitivity,
-        settings.confidence,
-        session.experiment.seed,
+    counts = {
+        f"{name}/{split}": one for name, told in found.items() for split, one in told.by_split().items()
+    }
+    session.folder.write_evaluation(evaluations, federation, rows, counts)
+    session.folder.write_model(
+        messages.from_record(arrays), _description(session, standards, evaluations), standards.arrays()
     )
 
 
 def _recalibrate(
-    session: Session, cards: Sequence[SiteCard], arrays: ArrayRecord, point: OperatingPoint
+    session: Session, cards: Sequence[SiteCard], arrays: ArrayRecord, standards: Standards
 ) -> dict[str, _Conclusion]:
     answers = session.gather(
         "recalibrate",
@@ -84,7 +77,9 @@ def _recalibrate(
         [card.member for card in cards],
         arrays,
         _read,
-        operating_point=point.model_dump_json(),
+        messages.to_record(standards.arrays()),
+        {card.member.name: {"evidence": standards.evidence_for(card).model_dump_json()} for card in cards},
+        operating_point=standards.point.model_dump_json(),
         views=session.experiment.evaluation.views,
     )
     for sentence in answers.missing.values():
@@ -121,7 +116,7 @@ def _summed(parts: Sequence[Replicates]) -> Replicates:
 
 
 def _description(
-    session: Session, point: OperatingPoint, evaluations: Mapping[str, SiteEvaluation]
+    session: Session, standards: Standards, evaluations: Mapping[str, SiteEvaluation]
 ) -> dict[str, Any]:
     """Return what is needed to use the weights: architecture, preprocessing, classes, operating points."""
     experiment = session.experiment
@@ -133,7 +128,8 @@ def _description(
         "views": experiment.evaluation.views,
         "classes": list(CLASSES),
         "training_sites": [site.name for site in experiment.sites if site.role == "train"],
-        "federation_point": point.model_dump(mode="json"),
+        "federation_point": standards.point.model_dump(mode="json"),
+        "evidence": standards.evidence().model_dump(mode="json"),
         "site_points": {name: one.site_point.model_dump(mode="json") for name, one in evaluations.items()},
         "certificates": {name: one.certificate.model_dump(mode="json") for name, one in evaluations.items()},
     }

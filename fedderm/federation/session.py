@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from math import ceil
 from typing import Any, Generic, Protocol, TypeVar
 
-from flwr.app import ArrayRecord, Message, RecordDict
+from flwr.app import ArrayRecord, Message
 from flwr.serverapp import Grid
 
 from fedderm import messages
@@ -89,13 +89,20 @@ class Session:
         message_type: str,
         members: Sequence[Member],
         arrays: ArrayRecord | None,
+        reference: ArrayRecord | None = None,
+        private: Mapping[str, Mapping[str, Any]] | None = None,
         **values: Any,
     ) -> Iterator[Reply]:
-        """Yield one reply for each member, in their order; failures carry a reason that names the site."""
-        content = self.content(arrays, **values)
+        """Yield one reply for each member, in their order; failures carry a reason that names the site.
+
+        ``private`` are values for one site's eyes only, by its name.
+        """
         self.observer.stage(title, [member.name for member in members])
-        self.traffic.down += size(content) * len(members)
-        requests = [(member, content) for member in members]
+        requests = []
+        for member in members:
+            own = (private or {}).get(member.name, {})
+            requests.append((member, messages.request(self.config(**values, **own), arrays, reference)))
+        self.traffic.down += sum(size(content) for _, content in requests)
         deadline = self.experiment.strategy.deadline
         for reply in exchange(
             self.grid, requests, message_type, deadline, self.observer.site, should_stop=self.should_stop
@@ -111,6 +118,8 @@ class Session:
         members: Sequence[Member],
         arrays: ArrayRecord | None,
         read: Callable[[Message], Answer],
+        reference: ArrayRecord | None = None,
+        private: Mapping[str, Mapping[str, Any]] | None = None,
         **values: Any,
     ) -> Answers[Answer]:
         """Return what ``read`` makes of each member's reply.
@@ -118,7 +127,7 @@ class Session:
         A reply that cannot be read counts as missing: it comes from another machine, perhaps another version.
         """
         answers: Answers[Answer] = Answers({}, {})
-        for reply in self.ask(title, message_type, members, arrays, **values):
+        for reply in self.ask(title, message_type, members, arrays, reference, private, **values):
             name = reply.member.name
             if reply.message is None:
                 answers.missing[name] = str(reply.reason)
@@ -142,10 +151,6 @@ class Session:
     def note_traffic(self) -> None:
         """Write the bytes so far into ``rounds/state.json``."""
         self.note(traffic=asdict(self.traffic))
-
-    def content(self, arrays: ArrayRecord | None, **values: Any) -> RecordDict:
-        """Return a message's content for any site."""
-        return messages.request(self.config(**values), arrays)
 
     def config(self, **values: Any) -> Any:
         """Return the config record that every message of this sitting carries."""

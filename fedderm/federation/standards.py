@@ -1,0 +1,81 @@
+"""What the training sites' calibration splits say for all others: threshold, evidence, and what is usual."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from flwr.app import ArrayRecord, Message
+
+from fedderm import messages
+from fedderm.evaluation.counts import Counts
+from fedderm.evaluation.documents import Certificate, OperatingPoint
+from fedderm.evaluation.informed import FederationEvidence, federation_evidence
+from fedderm.evaluation.recalibration import federation_point
+from fedderm.evaluation.shift_reference import ShiftReference, reference_of
+from fedderm.federation.roll_call import SiteCard
+from fedderm.federation.session import Session
+from fedderm.settings import EvaluationSettings
+from fedderm.weights import Arrays
+
+_SPLIT = "calibration"
+
+
+@dataclass(frozen=True)
+class Standards:
+    """The federation's operating point, and what its training sites tell beside it."""
+
+    point: OperatingPoint
+    certificate: Certificate
+    counts: Mapping[str, Counts]
+    """Training site to the counts of its calibration split."""
+    reference: ShiftReference | None
+    """What the training sites look like; None where none sent features."""
+    settings: EvaluationSettings
+
+    def evidence(self, without: str | None = None) -> FederationEvidence:
+        """Return what the training sites' malignant lesions say about thresholds elsewhere."""
+        return federation_evidence(
+            self.counts, self.settings.target_sensitivity, self.settings.confidence, without=without
+        )
+
+    def evidence_for(self, card: SiteCard) -> FederationEvidence:
+        """Return the evidence for one site: a training site's own lesions do not speak twice."""
+        return self.evidence(without=card.member.name if card.role == "train" else None)
+
+    def arrays(self) -> Arrays:
+        """Return the reference as named arrays; none where there is no reference."""
+        return {} if self.reference is None else dict(self.reference.to_arrays())
+
+
+def ask_standards(session: Session, cards: Sequence[SiteCard], arrays: ArrayRecord) -> Standards:
+    """Return the standards of the training sites; raises QuorumLost where too few of them answer."""
+    settings = session.experiment.evaluation
+    title = "federation's threshold"
+    answers = session.gather(
+        title,
+        messages.EVALUATE,
+        [card.member for card in cards if card.role == "train"],
+        arrays,
+        _read,
+        splits=_SPLIT,
+        features_of=_SPLIT,
+        views=settings.views,
+    )
+    for sentence in answers.missing.values():
+        session.observer.warn(sentence)
+    answers.require(session.experiment.strategy.quorum, title)
+    counts = {name: told[0] for name, told in answers.found.items()}
+    features = {name: told[1] for name, told in answers.found.items() if told[1]}
+    point, certificate = federation_point(
+        sum(counts.values(), Counts.zero()),
+        settings.target_sensitivity,
+        settings.confidence,
+        session.experiment.seed,
+    )
+    reference = reference_of(counts, features) if features else None
+    return Standards(point, certificate, counts, reference, settings)
+
+
+def _read(message: Message) -> tuple[Counts, Arrays]:
+    counts = messages.read_counts(message)
+    found = Counts.from_array(counts[_SPLIT]) if _SPLIT in counts else Counts.zero()
+    return found, messages.read_features(message)

@@ -1,0 +1,123 @@
+"""What a site makes of a finished model: its scores, its thresholds, what has changed, and for whom."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from fedderm.evaluation.counts import Counts, counts_of
+from fedderm.evaluation.disclosure import folded, suppress
+from fedderm.evaluation.documents import WITH_PRIOR, OperatingPoint, ShiftDiagnosis, SiteEvaluation
+from fedderm.evaluation.informed import FederationEvidence
+from fedderm.evaluation.long_format import CALIBRATION
+from fedderm.evaluation.recalibration import EvaluationSettings, site_seed
+from fedderm.evaluation.replicates import Replicates, site_replicates
+from fedderm.evaluation.scores import Scores
+from fedderm.evaluation.shift import diagnose
+from fedderm.evaluation.shift_reference import ShiftReference
+from fedderm.evaluation.site_evaluation import evaluate_site
+from fedderm.evaluation.thresholds import positives_needed
+from fedderm.model.cascade import Cascade
+from fedderm.node import LocalSite, Seen
+from fedderm.settings import Experiment
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What the federation tells a site beside the model."""
+
+    point: OperatingPoint
+    evidence: FederationEvidence | None
+    reference: ShiftReference | None
+    """What the training sites look like; None where they cannot say."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A site's document, and what it adds to the pool."""
+
+    evaluation: SiteEvaluation
+    counts: Mapping[str, Counts]
+    """Of the test split by pool; of the calibration split at CALIBRATION."""
+    replicates: Mapping[str, Replicates]
+    """Keys ``pool.unit``."""
+
+
+def judge(site: LocalSite, model: Cascade, experiment: Experiment, frame: Frame, views: int) -> Judged:
+    """Return what ``model`` is worth at ``site``, before and after the site's own recalibration.
+
+    Nothing in the result goes below the site's minimum cell size.
+    """
+    settings, name = experiment.evaluation, site.settings.name
+    calibration, test = (
+        site.score(model, split, views, experiment.training.precision) for split in ("calibration", "test")
+    )
+    evaluation = evaluate_site(
+        site=name,
+        role=site.settings.role,
+        calibration=calibration.scores,
+        test=test.scores,
+        sizes=site.sizes(),
+        diagnoses=site.diagnoses(),
+        attributes=site.attributes("test"),
+        federation_point=frame.point,
+        evidence=frame.evidence,
+        shift=_shift(site, calibration, frame, experiment),
+        settings=EvaluationSettings(
+            target_sensitivity=settings.target_sensitivity,
+            confidence=settings.confidence,
+            bootstrap=settings.bootstrap,
+            seed=experiment.seed,
+            scheme=experiment.model.scheme,
+            min_cell=site.settings.min_cell,
+            target_npv=settings.target_npv,
+            max_referral=settings.max_referral,
+        ),
+    )
+    pools = _pools(site, test.scores, experiment)
+    shown = {pool: suppress(counts_of(scores), site.settings.min_cell) for pool, scores in pools.items()}
+    shown[CALIBRATION] = suppress(
+        counts_of(folded(calibration.scores, site.settings.min_cell)), site.settings.min_cell
+    )
+    replicates = {
+        f"{pool}.{unit}": drawn
+        for pool, scores in pools.items()
+        for unit, drawn in site_replicates(
+            scores,
+            resamples=settings.bootstrap,
+            seed=site_seed(experiment.seed, name, "replicates"),
+            threshold=frame.point.threshold,
+            min_cell=site.settings.min_cell,
+        ).items()
+    }
+    return Judged(evaluation, shown, replicates)
+
+
+def _shift(site: LocalSite, calibration: Seen, frame: Frame, experiment: Experiment) -> ShiftDiagnosis | None:
+    """Return what changed at a held-out site, from its calibration images; their labels are not looked at.
+
+    A training site is part of what it would be compared with.
+    """
+    if frame.reference is None or site.settings.role == "train":
+        return None
+    settings = experiment.evaluation
+    seed = site_seed(experiment.seed, site.settings.name, "shift").generate_state(1)
+    return diagnose(
+        frame.reference,
+        calibration.scores.triage,
+        calibration.features,
+        calibration.scores.lesion,
+        seed=int(np.asarray(seed)[0]),
+        positives_needed=positives_needed(settings.target_sensitivity, settings.confidence),
+    )
+
+
+def _pools(site: LocalSite, test: Scores, experiment: Experiment) -> dict[str, Scores]:
+    """Return the test scores that the site adds to each pool."""
+    shown = folded(test, site.settings.min_cell)
+    pools: dict[str, Scores] = {site.settings.role: shown}
+    # Beside the raw scores, the shifted ones tell the prevalence: not where a site keeps small cells to
+    # itself.
+    if site.settings.role == "train" and experiment.training.prior_adjustment and site.settings.min_cell <= 1:
+        pools[WITH_PRIOR] = shown.shifted(site.log_odds())
+    return pools
