@@ -9,9 +9,12 @@ import numpy as np
 import pandas as pd
 import yaml
 from PIL import Image
+from report_findings import with_findings
 from threadpoolctl import threadpool_limits
 
 from fedderm.evaluation.counts import Counts, counts_of
+from fedderm.evaluation.counts_file import write_counts
+from fedderm.evaluation.disclosure import suppress
 from fedderm.evaluation.documents import FederationEvaluation, OperatingPoint, SiteEvaluation, SplitSize
 from fedderm.evaluation.long_format import (
     COLUMNS,
@@ -22,11 +25,11 @@ from fedderm.evaluation.long_format import (
 from fedderm.evaluation.recalibration import (
     EvaluationSettings,
     evaluate_federation,
-    evaluate_site,
     federation_point,
 )
 from fedderm.evaluation.replicates import site_replicates, sum_replicates
 from fedderm.evaluation.scores import Scores
+from fedderm.evaluation.site_evaluation import evaluate_site
 
 ROUNDS = 6
 Splits = dict[str, dict[str, Scores]]
@@ -41,6 +44,7 @@ CENTRES: dict[str, tuple[str, int, float, float, float]] = {
     "UDA1": ("held-out", 430, 0.35, 1.0, -0.9),
     "screening_only_nevi": ("held-out", 90, 0.0, 1.0, 0.0),
 }
+KEEPS_ITS_COUNTS = ("screening_only_nevi",)
 SETTINGS: dict[str, Any] = {
     "target_sensitivity": 0.9,
     "confidence": 0.95,
@@ -86,6 +90,13 @@ def write_run(folder: Path, *, simulated: bool = False, min_cell: int = 0) -> Pa
     documents = {name: site.model_dump(mode="json") for name, site in sites.items()}
     (folder / "evaluation" / "sites.json").write_text(json.dumps(documents))
     (folder / "evaluation" / "federation.json").write_text(federation.model_dump_json())
+    kept = {
+        f"{name}/{split}": suppress(counts_of(held[split]), min_cell)
+        for name, held in splits.items()
+        for split in ("calibration", "test")
+        if name not in KEEPS_ITS_COUNTS
+    }
+    write_counts(folder / "evaluation" / "counts.npz", kept)
     rows = [row for site in sites.values() for row in long_rows_of_site(site)]
     rows += long_rows_of_federation(federation)
     pd.DataFrame(rows, columns=list(COLUMNS)).to_csv(folder / "evaluation" / "metrics.csv", index=False)
@@ -124,7 +135,10 @@ def _evaluate(splits: Splits, min_cell: int) -> tuple[dict[str, SiteEvaluation],
             test=held["test"],
             sizes={split: _split_size(scores) for split, scores in held.items()},
             diagnoses=_diagnoses(held),
+            attributes={},
             federation_point=point,
+            evidence=None,
+            shift=None,
             settings=settings,
         )
         for name, held in splits.items()
@@ -133,6 +147,8 @@ def _evaluate(splits: Splits, min_cell: int) -> tuple[dict[str, SiteEvaluation],
         role: sum((counts_of(splits[name]["test"]) for name in names), Counts.zero())
         for role, names in by_role.items()
     }
+    if min_cell <= 1:
+        sites = with_findings(sites, splits, by_role["train"])
     replicates = {
         role: _replicates([splits[name]["test"] for name in names], point) for role, names in by_role.items()
     }

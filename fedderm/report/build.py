@@ -2,39 +2,34 @@
 
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from fedderm.evaluation.documents import Performance
-from fedderm.report import figures, formats, sections, tables
+from fedderm.evaluation.calibration_maps import CalibrationMap
+from fedderm.evaluation.counts import bin_of
+from fedderm.evaluation.curves import edge_probabilities
+from fedderm.evaluation.documents import Performance, SiteEvaluation
+from fedderm.report import count_figures, figures, formats, labels, sections, tables
+from fedderm.report.explorer import explorer_of
+from fedderm.report.explorer_data import page_data
 from fedderm.report.folder import RunFolder, at_lesion_level, read_run
-from fedderm.report.sentences import by_site, overview_of
+from fedderm.report.histograms import axis_of, histograms_of
+from fedderm.report.sentences import by_site, overview_of, paired_decisions
 from sites.diagnoses import CLASSES
 
 # Flower's app bundle carries .py, .md, .yaml and .json but neither .html nor .css: hence the last suffix.
 TEMPLATE = "template.html.md"
 STYLE = "style.css.md"
 
-METRIC_NAMES = {
-    "auc": "AUC",
-    "sensitivity": "Sensitivity",
-    "specificity": "Specificity",
-    "balanced_accuracy": "Balanced accuracy",
-    "macro_f1": "Macro-F1",
-    "ece": "ECE",
-    "brier": "Brier",
-    "referrals_per_1000": "Referrals per 1000",
-}
+SCRIPT = "explorer.js.md"
+EXPLORER_STYLE = "explorer.css.md"
 
-
-CALIBRATION_NAMES = {
-    "identity": "logits as they are",
-    "temperature": "temperature scaling",
-    "platt": "Platt scaling",
-}
+Papers = Sequence[tuple[str, Markup]]
+"""(title, HTML) of each paper for the ethics board."""
 
 
 def write_report(run_dir: Path) -> Path:
@@ -56,8 +51,11 @@ def write_report(run_dir: Path) -> Path:
     return target
 
 
-def render(run: RunFolder) -> str:
-    """Return the page: HTML with its style, figures and images inside; it asks the network for nothing."""
+def render(run: RunFolder, papers: Papers = ()) -> str:
+    """Return the page: HTML with style, script, figures and images inside; it asks the network for nothing.
+
+    ``papers`` are shown as they are: their HTML must be safe.
+    """
     environment = Environment(
         loader=PackageLoader("fedderm.report", "."),
         autoescape=True,
@@ -82,17 +80,69 @@ def render(run: RunFolder) -> str:
         bar=interval_bar,
         same_map=tables.same_map,
         at_lesion_level=at_lesion_level,
+        malignancy=malignancy,
+        paired=paired_decisions,
     )
-    return environment.get_template(TEMPLATE).render(**_content(run))
+    content = _content(run) | _explorer(run) | {"papers": papers}
+    return environment.get_template(TEMPLATE).render(**content, contents=_contents(content))
+
+
+def _part(name: str) -> Markup:
+    return Markup(Path(__file__).with_name(name).read_text(encoding="utf-8"))
+
+
+def _explorer(run: RunFolder) -> dict[str, Any]:
+    """Return what the page draws from counts: nothing for a run without them."""
+    explorer = explorer_of(run)
+    if explorer is None:
+        return {"explorer": None, "recall": {}, "benefit": {}}
+    return {
+        "explorer": explorer,
+        "explorer_data": page_data(explorer, axis_of(explorer)),
+        "histograms": histograms_of(explorer),
+        "script": _part(SCRIPT),
+        "recall": count_figures.precision_recall_figures(explorer),
+        "benefit": count_figures.decision_figures(run, explorer),
+    }
+
+
+def _contents(content: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return (id, label) of the page's sections, without those that this run has nothing for."""
+    sites: list[SiteEvaluation] = content["sites"]
+    listed = [
+        ("overview", "Who took part", True),
+        ("thresholds", "Before and after", True),
+        ("explorer", "Threshold explorer", True),
+        ("offers", "Ways to set a threshold", any(site.thresholds for site in sites)),
+        ("zones", "Three zones", any(site.zones for site in sites)),
+        ("shift", "What changed", any(site.shift for site in sites)),
+        ("discrimination", "Discrimination", True),
+        ("calibration", "Calibration", True),
+        ("benefit", "Net benefit", bool(content["benefit"])),
+        ("subgroups", "Subgroups", any(site.subgroups for site in sites)),
+        ("learning", "Learning curves", True),
+        ("federation", "Federation", True),
+        ("sites", "Sites", True),
+        ("audit", "Audit", True),
+        ("limits", "Intended use and limits", True),
+        ("papers", "Papers", bool(content["papers"])),
+        ("reproduce", "Config and environment", True),
+    ]
+    return [(target, label) for target, label, shown in listed if shown]
+
+
+def malignancy(site: SiteEvaluation, threshold: float) -> float:
+    """Return the probability that the site's own calibration gives a threshold on a bin edge."""
+    return float(edge_probabilities(CalibrationMap.of(site.site_point))[bin_of(threshold)])
 
 
 def _content(run: RunFolder) -> dict[str, Any]:
-    style = Path(__file__).with_name(STYLE).read_text(encoding="utf-8")
     rounds = sections.round_rows(run)
     evaluation = run.config.get("evaluation") or {}
+    metric_names = labels.recorded_metrics(list(run.sites.values()))
     return {
         "run": run,
-        "style": Markup(style),
+        "style": _part(STYLE) + _part(EXPLORER_STYLE),
         "overview": overview_of(run),
         "summaries": by_site(run),
         "facts": _facts(run, rounds),
@@ -110,9 +160,14 @@ def _content(run: RunFolder) -> dict[str, Any]:
         "missing_sites": run.state.get("not_concluded") or {},
         "config_baseline": run.config.get("baseline", "none"),
         "audit": sections.audit_of(run),
-        "metric_names": METRIC_NAMES,
+        "metric_names": metric_names,
+        "calibration_metrics": [name for name in labels.CALIBRATION_METRICS if name in metric_names],
+        "method_names": labels.METHOD_NAMES,
+        "zone_names": labels.ZONE_NAMES,
+        "verdict_names": labels.VERDICT_NAMES,
         "classes": CLASSES,
-        "calibration_names": CALIBRATION_NAMES,
+        "calibration_names": labels.CALIBRATION_NAMES,
+        "hub": _hub(run, rounds),
         "bootstrap": evaluation.get("bootstrap"),
         "environment": run.environment,
         "missing_notes": missing_notes(run),
@@ -134,15 +189,23 @@ def _facts(run: RunFolder, rounds: list[sections.RoundRow]) -> list[tuple[str, s
     return [(label, value) for label, value in pairs if value != formats.MISSING]
 
 
+def _hub(run: RunFolder, rounds: list[sections.RoundRow]) -> str:
+    """Return what stands between the sites in the overview: how many rounds of which strategy."""
+    strategy = run.config.get("strategy")
+    name = strategy.get("name") if isinstance(strategy, dict) else strategy
+    told = formats.plural(len(rounds), "round") if rounds else ""
+    return ", ".join(part for part in (told, formats.plain(name) if name else "") if part)
+
+
 def missing_notes(run: RunFolder) -> list[str]:
     """Return why values are missing, a site and reason each: the tooltip's text for paper and touch."""
-    notes = []
+    notes, recorded = [], labels.recorded_metrics(list(run.sites.values()))
     for site in run.sites.values():
         performances: list[Performance | None] = [at_lesion_level(site.before), at_lesion_level(site.after)]
         reasons = {
             formats.why_missing(performance, name)
             for performance in performances
-            for name in METRIC_NAMES
+            for name in recorded
             if not formats.known(formats.metric(performance, name).value)
         }
         notes += [f"{site.site}: {reason}" for reason in sorted(reasons)]

@@ -10,6 +10,8 @@ import pandas as pd
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from fedderm.evaluation.counts import Counts
+from fedderm.evaluation.counts_file import read_counts
 from fedderm.evaluation.documents import FederationEvaluation, Performance, SiteEvaluation
 
 METRIC_COLUMNS = (
@@ -34,6 +36,8 @@ class RunFolder:
     """Held-out sites first, each role in the config's order."""
     federation: FederationEvaluation
     gallery: dict[str, Path]
+    counts: dict[str, dict[str, Counts]]
+    """By site and split (calibration, test), where a site lets its counts be kept; empty in old runs."""
 
     @property
     def name(self) -> str:
@@ -84,7 +88,16 @@ def read_run(run_dir: Path) -> RunFolder:
         sites=_in_report_order(_sites(run_dir), config),
         federation=_federation(run_dir),
         gallery={sheet.stem: sheet for sheet in sorted((run_dir / "gallery").glob("*.jpg"))},
+        counts=_counts(run_dir / "evaluation" / "counts.npz"),
     )
+
+
+def _counts(path: Path) -> dict[str, dict[str, Counts]]:
+    found: dict[str, dict[str, Counts]] = {}
+    for key, counts in (read_counts(path) if path.is_file() else {}).items():
+        site, _, split = key.rpartition("/")
+        found.setdefault(site, {})[split] = counts
+    return found
 
 
 def _unfinished(run_dir: Path, missing: str) -> ValueError:

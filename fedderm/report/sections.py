@@ -34,6 +34,8 @@ class SiteCard:
     """The contact sheet as a data URI."""
     sheet_size: tuple[int, int] | None
     min_cell: int
+    anchor: int
+    """The card's number in the page, for links: a name may hold anything."""
 
     def cell(self, number: int) -> str:
         """Return a count; a zero of a site with a minimum cell size may be hidden, and says so."""
@@ -66,10 +68,13 @@ def site_cards(run: RunFolder) -> list[SiteCard]:
     """Return one card a site, in the report's order."""
     shown = {name: path for name, path in run.gallery.items() if name in run.sites}
     budget = SHEETS_BUDGET // max(len(shown), 1)
-    return [_card(run, site, shown.get(name), budget) for name, site in run.sites.items()]
+    return [
+        _card(run, site, shown.get(name), budget, anchor)
+        for anchor, (name, site) in enumerate(run.sites.items())
+    ]
 
 
-def _card(run: RunFolder, site: SiteEvaluation, sheet: Path | None, budget: int) -> SiteCard:
+def _card(run: RunFolder, site: SiteEvaluation, sheet: Path | None, budget: int, anchor: int) -> SiteCard:
     settings = run.settings_of(site.site)
     uri, dimensions = contact_sheet(sheet, budget) if sheet else (None, None)
     return SiteCard(
@@ -80,6 +85,7 @@ def _card(run: RunFolder, site: SiteEvaluation, sheet: Path | None, budget: int)
         sheet=uri,
         sheet_size=dimensions,
         min_cell=int(settings.get("min_cell") or 0),
+        anchor=anchor,
     )
 
 

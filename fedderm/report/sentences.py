@@ -2,7 +2,13 @@
 
 from pathlib import Path
 
-from fedderm.evaluation.documents import Certificate, Estimate, Performance, SiteEvaluation
+from fedderm.evaluation.documents import (
+    Certificate,
+    Estimate,
+    PairedDecisions,
+    Performance,
+    SiteEvaluation,
+)
 from fedderm.report.folder import RunFolder, at_lesion_level, read_run
 from fedderm.report.formats import (
     NBSP,
@@ -122,6 +128,17 @@ def _in_brackets(performance: Performance) -> str:
 def _spared(performance: Performance, verb: str) -> str:
     specificity = metric(performance, "specificity").value
     return f" and {verb} {percent(specificity)} of benign ones alone" if known(specificity) else ""
+
+
+def paired_decisions(found: PairedDecisions) -> str:
+    """Return what the change of threshold did to the test lesions, pair by pair."""
+    if found.only_before + found.only_after == 0 or found.p_value is None:
+        return "Both thresholds decide alike on every test lesion."
+    p = "below 0.001" if found.p_value < 0.001 else f"{found.p_value:.3f}"
+    return (
+        f"Of the same lesions, {found.only_before:,} were decided rightly only before and "
+        f"{found.only_after:,} only after (McNemar’s exact test, one site by itself: p {p})."
+    )
 
 
 def promise(certificate: Certificate) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from fedderm.evaluation.calibration_maps import CalibrationMap
 from fedderm.evaluation.documents import Certificate, Estimate, OperatingPoint, Performance, SiteEvaluation
 from fedderm.report.folder import RunFolder, at_lesion_level, read_run
 from fedderm.report.formats import decimal, detected, interval, known, metric, spared
@@ -100,8 +101,7 @@ def threshold_rows(site: SiteEvaluation) -> list[ThresholdRow]:
 
 def same_map(site: SiteEvaluation) -> bool:
     """Return whether a site kept the federation's calibration map: its probabilities do not change."""
-    before, after = site.federation_point, site.site_point
-    return (before.slope, before.intercept) == (after.slope, after.intercept)
+    return CalibrationMap.of(site.federation_point) == CalibrationMap.of(site.site_point)
 
 
 def same_threshold(site: SiteEvaluation) -> bool:
