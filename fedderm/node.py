@@ -34,6 +34,14 @@ from sites.site import SiteSettings
 SITE_FILE = "site"
 """The key of a deployed node's ``--node-config`` that names its site file."""
 
+ATTRIBUTES = {
+    "sex": "sex",
+    "anatomical site": "anatom_site",
+    "Fitzpatrick type": "skin_type",
+    "diagnosis": "diagnosis",
+}
+"""Attributes of subgroups, beside age, and their columns. Skin type is recorded, never read off pixels."""
+
 _SITE: TypeAdapter[Site] = TypeAdapter(Site)
 
 
@@ -82,8 +90,8 @@ class LocalSite:
         """
         part = self.table.iloc[self.rows(split)]
         found = {"age": age_bands(part["age"].to_numpy(dtype=np.float64, na_value=np.nan))}
-        for attribute in ("sex", "anatom_site", "skin_type", "diagnosis"):
-            found[attribute] = part[attribute].astype("string").fillna("").to_numpy(dtype=str)
+        for attribute, column in ATTRIBUTES.items():
+            found[attribute] = part[column].astype("string").fillna("").to_numpy(dtype=str)
         return {name: levels for name, levels in found.items() if (levels != "").any()}
 
     def log_odds(self) -> float:

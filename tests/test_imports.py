@@ -13,6 +13,7 @@ FORBIDDEN = {
     "sites": {"torch", "torchvision", "timm", "flwr", "ray", "fedderm", "strategies"},
     "strategies": {"torch", "torchvision", "timm", "ray", "sites", "fedderm", "pandas"},
     "fedderm/evaluation": {"torch", "torchvision", "timm", "flwr", "ray", "strategies"},
+    "fedderm/papers": {"torch", "torchvision", "timm", "flwr", "ray", "strategies"},
     "fedderm/report": {"torch", "torchvision", "timm", "flwr", "ray", "strategies"},
 }
 
