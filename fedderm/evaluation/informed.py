@@ -31,11 +31,21 @@ from scipy.stats import binom, t
 from fedderm.evaluation.counts import BIN_CENTRES, BIN_EDGES, Counts, snap_down
 from fedderm.evaluation.documents import Document
 from fedderm.evaluation.scores import Floats
-from fedderm.evaluation.thresholds import describe, lesions, misses_allowed, percent, positives_needed
+from fedderm.evaluation.thresholds import (
+    certified_threshold,
+    lesions,
+    misses_allowed,
+    percent,
+    positives_needed,
+)
 
 FEWEST_SITES: Final = 3
 """Two sites have one distance between them, and the t factor of one degree of freedom is 7.7 times it (at
 95 %). With three the method is useful where the site has some lesions of its own."""
+
+FALLBACK: Final = 0.75
+"""Confidence that the site's own lesions alone must give, where they are enough for it (14 for 0.90): what is
+left should the site be unlike the training sites. A choice: 0.95 would leave nothing to be informed of."""
 
 SMALLEST_SPREAD: Final = 1 / 256
 """Of quantiles read from counts: one bin. Sites that agree to the bin do not agree exactly."""
@@ -146,12 +156,16 @@ def informed_threshold(positive_lesion_scores: ArrayLike, evidence: FederationEv
     found = contradiction(ordered, evidence)
     if found is not None:
         return InformedThreshold(None, found)
-    threshold = snap_down(_highest(ordered, evidence, evidence.centre, evidence.spread))
+    own, _ = certified_threshold(ordered, evidence.target, FALLBACK)
+    combined = _highest(ordered, evidence, evidence.centre, evidence.spread)
+    threshold = snap_down(combined if own is None else min(combined, own))
+    alone = f"is left at {percent(FALLBACK)} confidence" if own is not None else "is lost"
     goal = f"a sensitivity of {percent(evidence.target)} at {percent(evidence.confidence)} confidence"
     return InformedThreshold(
         threshold,
         f"Certified over new sites like the training sites: {goal}, from {lesions(len(ordered))} here and "
-        f"{evidence.lesions} at {evidence.sites} training sites ({describe(threshold)}).",
+        f"{evidence.lesions} at {evidence.sites} training sites. It {alone} should "
+        f"this site be unlike them.",
     )
 
 
@@ -159,12 +173,12 @@ def contradiction(ordered: Floats, evidence: FederationEvidence) -> str | None:
     """Return a sentence where the site's malignant logits, ascending, contradict the federation's evidence.
 
     They do where two intervals for the site's quantile do not meet: that of its own order statistics and the
-    federation's prediction interval. Each misses with half of ``1 - confidence`` at most, so a site like the
-    training sites is refused with at most ``1 - confidence``.
+    federation's prediction interval, both at ``confidence``. A site like the training sites is refused with
+    at most ``2 (1 - confidence)``; simulated ones were with less than half of that.
     """
     if evidence.centre is None or evidence.spread is None:
         return None
-    n, tail = len(ordered), (1 - evidence.confidence) / 4
+    n, tail = len(ordered), (1 - evidence.confidence) / 2
     half = _scale(evidence.spread, evidence.sites) * float(t.isf(tail, evidence.sites - 1))
     low = misses_allowed(n, evidence.target, 1 - tail) if n else None
     high = int(binom.isf(tail, n, 1 - evidence.target)) if n else 0

@@ -21,8 +21,8 @@ Method = Literal["federation", "site", "informed", "npv", "referral"]
 
 ASSUMPTIONS: Final[dict[Method, str]] = {
     "federation": (
-        "Chosen for the pooled lesions of the training sites; another device or other patients change what it "
-        "gives here."
+        "Chosen for the pooled lesions of the training sites; another device or other patients change what "
+        "it gives here."
     ),
     "site": (
         "New malignant lesions score like the calibration split's, whatever the prevalence; another device "

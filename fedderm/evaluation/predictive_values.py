@@ -1,7 +1,7 @@
 """Thresholds with a certified negative or positive predictive value, or a certified rate of referral.
 
-Below a threshold t lie m calibration lesions, K of them malignant. Given m and t, K is binomial with the share
-of malignant lesions below t, so ``P(Binom(m, 1 - NPV) <= K)`` is the p-value (Clopper and Pearson,
+Below a threshold t lie m calibration lesions, K of them malignant. Given m and t, K is binomial with the
+share of malignant lesions below t, so ``P(Binom(m, 1 - NPV) <= K)`` is the p-value (Clopper and Pearson,
 Biometrika 26 (1934)) of "the NPV at t is too low". Thresholds at growing m are tested in a fixed order until
 the first that is not significant, each at the full level: fixed-sequence testing, as in Angelopoulos et al.,
 "Learn then Test", Annals of Applied Statistics 19 (2025). The order depends on the number of lesions alone.
@@ -75,8 +75,8 @@ def ppv_threshold(calibration: Scores, target_ppv: float, confidence: float) -> 
             f"threshold tested are benign."
         )
     return float(edges[last]), (
-        f"Certified: {goal}, from {above[last]} calibration lesions at or above the threshold, {benign[last]} "
-        f"of them benign."
+        f"Certified: {goal}, from {above[last]} calibration lesions at or above the threshold, "
+        f"{benign[last]} of them benign."
     )
 
 
@@ -117,7 +117,7 @@ def _ascending(calibration: Scores) -> tuple[Floats, NDArray[np.bool_]]:
 
 
 def _sizes(n: int, needed: int, first: float) -> NDArray[np.int64]:
-    """Return how many of n lesions lie beyond each threshold tested: ascending, below n; empty for too few."""
+    """Return how many of n lesions lie beyond each threshold tested: ascending; empty for too few."""
     start, step = max(needed, int(np.ceil(first * n))), max(1, int(STEP * n))
     return np.arange(start, n, step, dtype=np.int64)
 
