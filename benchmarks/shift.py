@@ -2,10 +2,11 @@
 
 Centres are made by ``benchmarks.shift_centres`` and scored by the model of a finished RUN, which trained on
 none of their lesions. For every centre a federation of eight (and of four) training sites is drawn from the
-unchanged centres, so that the figures do not hang on one federation.
+unchanged centres, so that the figures do not hang on one federation; a federation and a centre may share a
+lesion (one in twenty of a rendered bank), never a device.
 
-    python -m benchmarks.shift RUN                                    rendered lesions, four sites of demo.yaml
-    python -m benchmarks.shift RUN --data-root ../shared/data         HAM10000's, through simulated devices
+    python -m benchmarks.shift RUN                               rendered lesions
+    python -m benchmarks.shift RUN --data-root ../shared/data    HAM10000's, through simulated devices
 """
 
 import argparse
@@ -22,7 +23,7 @@ from benchmarks.shift_centres import (
     real_bank,
     score,
     simulated_bank,
-    test_plans,
+    centre_plans,
     training_plans,
 )
 from fedderm.evaluation.counts import counts_of
@@ -51,7 +52,9 @@ def reference(centres: Sequence[Centre]) -> ShiftReference:
     )
 
 
-def diagnoses(centres: Sequence[Centre], pool: Sequence[Centre], sites: int, seed: int) -> list[ShiftDiagnosis]:
+def diagnoses(
+    centres: Sequence[Centre], pool: Sequence[Centre], sites: int, seed: int
+) -> list[ShiftDiagnosis]:
     """Return each centre's diagnosis against a federation of ``sites`` drawn from ``pool`` without it."""
     found = []
     for index, centre in enumerate(centres):
@@ -111,7 +114,7 @@ def main() -> None:
     )
     training = training_plans(bank, TRAINING_LESIONS[real], rng)
     rows = np.setdiff1d(np.arange(len(bank)), np.concatenate([plan.lesions for plan in training]))
-    plans = [*training, *test_plans(bank, rows, arguments.each, LESIONS, rng)]
+    plans = [*training, *centre_plans(bank, rows, arguments.each, LESIONS, rng)]
     scored = score(plans, bank, arguments.run, seed, arguments.processes)
     centres = scored[len(PREVALENCES) :]
     pool = [*scored[: len(PREVALENCES)], *(one for one in centres if one.truth == "neither")]

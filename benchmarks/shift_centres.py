@@ -1,9 +1,8 @@
 """Centres whose shift is known: lesions of one bank, drawn by case mix and seen through devices.
 
-The bank holds rendered lesions, or HAM10000's lesions that the model was not trained on. Training sites and
-test centres share no lesion. A device is drawn as ``AcquisitionProfile.draw`` draws one; *strength* s moves
-its colour, optics and noise s times as far from the middle of the plausible range: s = 1 is a device like the
-training sites', s = 2 lies outside what they span.
+The bank holds rendered lesions, or HAM10000's lesions that the model was not trained on. A device is drawn as
+``AcquisitionProfile.draw`` draws one; *strength* s moves its colour, optics and noise s times as far from the
+middle of the plausible range: s = 1 is a device like the training sites', s = 2 lies outside what they span.
 """
 
 import multiprocessing
@@ -119,7 +118,7 @@ def training_plans(bank: pd.DataFrame, lesions: int, rng: np.random.Generator) -
     return plans
 
 
-def test_plans(
+def centre_plans(
     bank: pd.DataFrame, rows: NDArray[np.int64], each: int, lesions: int, rng: np.random.Generator
 ) -> list[Plan]:
     """Return ``each`` centres of each truth from the bank's ``rows``, every one with a device of its own."""

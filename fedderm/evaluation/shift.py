@@ -1,14 +1,14 @@
 """What changed at a site, told from unlabelled scores and features: prevalence, acquisition, both or neither.
 
-Two questions, each with a false alarm in five of a hundred sites that are like the training sites (ALARM):
-does the site's mean, of features or of its score histogram, depart from the training sites' in a way that no
-case mix explains (``departure.py``); and does the prevalence that its scores tell (``unlabelled_prevalence.py``)
-differ from the one that the calibration map stands for. *Neither* means no more than the training sites
+Two questions, each at a level of ALARM for a site that is like the training sites: does the site's mean, of
+features or of its score histogram, depart from the training sites' in a way that no case mix explains
+(``departure.py``); and does the prevalence that its scores tell (``unlabelled_prevalence.py``) differ from
+the one that the calibration map stands for. *Neither* means no more than the training sites
 differ among themselves, not that nothing changed.
 """
 
 import math
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,9 +24,8 @@ from fedderm.evaluation.shift_reference import (
     block_of,
     lesion_means,
 )
+from fedderm.evaluation.shift_sentences import Verdict, action_of, sentence_of
 from fedderm.evaluation.unlabelled_prevalence import UnlabelledPrevalence, unlabelled_prevalence
-
-Verdict = Literal["neither", "prevalence", "acquisition", "both", "unknown"]
 
 ALARM: Final = 0.05
 """Probability of each of the two alarms at a site like the training sites."""
@@ -39,10 +38,6 @@ FEWEST_SITES: Final = 3
 
 WIDEST: Final = 0.5
 """Width of the prevalence's interval above which no alarm means *unknown* (a choice)."""
-
-FAR: Final = 9.0
-"""Departure, squared distance over expected, from which no threshold should be used unseen: three times as
-far as training sites are from one another (a choice)."""
 
 _SCORE_BINS: Final = 10
 
@@ -137,7 +132,7 @@ def _cannot_tell(reference: ShiftReference, missing: str, lesions: int) -> Shift
         prior_shift=0.0,
         evidence={"lesions": float(lesions)},
         sentence=f"What changed here cannot be told: {missing}.",
-        action=f"Collect labels, or images of at least {FEWEST_LESIONS} lesions, before relying on the model.",
+        action=f"Collect labels, or at least {FEWEST_LESIONS} lesions' images, before relying on the model.",
     )
 
 
@@ -166,8 +161,8 @@ def _document(
         reference_prevalence=reference,
         prior_shift=shift if verdict == "prevalence" else 0.0,
         evidence=evidence,
-        sentence=_sentence(verdict, reference, prevalence, found, p_acquisition),
-        action=_action(verdict, prevalence, max(one.ratio for one in found.values()), positives_needed),
+        sentence=sentence_of(verdict, reference, prevalence, found, p_acquisition),
+        action=action_of(verdict, reference, max(one.ratio for one in found.values()), positives_needed),
     )
 
 
@@ -183,49 +178,3 @@ def _log_odds(prevalence: float, lesions: int) -> float:
     # Half a lesion is the least that can be told from none.
     kept = min(max(prevalence, 0.5 / lesions), 1 - 0.5 / lesions)
     return math.log(kept / (1 - kept))
-
-
-def _sentence(
-    verdict: Verdict,
-    reference: float,
-    prevalence: UnlabelledPrevalence,
-    found: dict[str, Departure],
-    p_acquisition: float,
-) -> str:
-    what, departed = max(found.items(), key=lambda item: item[1].ratio)
-    images = {
-        True: f"The images differ from the training sites' more than those do among themselves ({what}: squared "
-        f"distance {departed.ratio:.1f} times the expected, p = {p_acquisition:.2g})",
-        False: f"The images differ no more than the training sites' do among themselves (p = {p_acquisition:.2g})",
-    }[verdict in ("acquisition", "both")]
-    shares = (
-        f"{100 * prevalence.value:.0f} % malignant [{100 * prevalence.lower:.0f}, {100 * prevalence.upper:.0f}] "
-        f"against {100 * reference:.0f} % at the training sites"
-    )
-    told = {
-        "prevalence": f"the scores tell another prevalence: {shares}",
-        "both": f"the prevalence is another, too: {shares}",
-        "neither": f"the prevalence is compatible with theirs: {shares}",
-        "acquisition": f"with such images the prevalence cannot be told from theirs: {shares}",
-        "unknown": f"too few lesions to tell the prevalence: {shares}",
-    }[verdict]
-    return f"{images}; {told}."
-
-
-def _action(verdict: Verdict, prevalence: UnlabelledPrevalence, ratio: float, positives_needed: int) -> str:
-    # Where no malignant lesion is estimated, a number can still be planned with.
-    likely = max(prevalence.value, 0.01)
-    labels = math.ceil(positives_needed / likely)
-    label = f"label about {labels} lesions (for {positives_needed} malignant ones)"
-    if verdict == "neither":
-        return "Keep the federation's threshold and calibration; confirm them with the site's own labels."
-    if verdict == "prevalence":
-        return (
-            "Correct the prior: the calibrated probabilities shift by the log odds ratio of the prevalences. "
-            "The threshold's sensitivity does not depend on the prevalence."
-        )
-    if verdict == "unknown":
-        return f"Collect more images, or {label}, before relying on probabilities."
-    if ratio > FAR:
-        return f"Do not deploy: {label} and certify the threshold here first."
-    return f"Recalibrate: {label}; until then the federation's threshold promises nothing here."
