@@ -53,7 +53,7 @@ def test_midranks_give_the_covariance_of_the_definition(tied: bool) -> None:
 
 
 def pair(rng: np.random.Generator, n: int, gain: float) -> tuple[Scores, Scores]:
-    """Two models that see the same lesions with a shared and an own error; the second is better by ``gain``."""
+    """Two models that see the same lesions with a shared and an own error; one better by ``gain``."""
     truth = np.repeat([0, 1], [n, n // 2])
     shared = rng.normal(0, 1, len(truth))
     one, two = (rng.normal(0, 0.8, len(truth)) + shared + (1 + g) * truth for g in (0.0, gain))

@@ -13,14 +13,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedderm.evaluation.calibration_maps import CalibrationMap
+from fedderm.evaluation.calibration_measures import CalibrationTable
 from fedderm.evaluation.counts import BIN_CENTRES, BIN_EDGES, UNITS, Counts, snap_down
 from fedderm.evaluation.disclosure import suppress_rows
 from fedderm.evaluation.documents import Estimate, OperatingPoint, Unit
 from fedderm.evaluation.intervals import estimates, lesion_weights
 from fedderm.evaluation.metrics import Scheme, metrics_of_counts
+from fedderm.evaluation.ranking import average_precision
 from fedderm.evaluation.scores import Floats, Ints, Scores
 
 COARSE_BINS: Final = 128
+
+REPLICATES_AT_ONCE: Final = 250
+"""Spread over the fine bins at a time: at most 12 MB an array."""
 
 Replicates = NDArray[np.uint32]
 
@@ -93,9 +98,10 @@ def pooled_intervals(
 ) -> dict[str, Estimate]:
     """Return METRICS of the pool with 95 % intervals from summed replicates.
 
-    Values come from ``counts``. Intervals: AUC, sensitivity, specificity, balanced accuracy, referrals and
-    Brier; macro-F1 in the binary scheme only, for replicates do not hold the differential; ECE none. The
-    replicates must have been made with ``point.threshold``, which must be on a bin edge.
+    Values come from ``counts``. Intervals: AUC, average precision, sensitivity, specificity, balanced
+    accuracy, referrals, Brier, calibration slope and intercept; macro-F1 in the binary scheme only, for
+    replicates do not hold the differential; ECEs none. The replicates must have been made with
+    ``point.threshold``, which must be on a bin edge.
     """
     if unit == "lesion" and not same_lesions(replicates, counts):
         raise ValueError(
@@ -138,9 +144,39 @@ def replicate_metrics(
             "macro_f1": np.where(
                 p == 0, f1_benign, np.where(n == 0, f1_malignant, (f1_benign + f1_malignant) / 2)
             ),
+            **_of_fine_cells(replicates, counts, point, unit, edges),
             "brier": (negative @ errors[0] + positive @ errors[1]) / (p + n),
             "referrals_per_1000": 1000 * (tp + fp) / (p + n),
         }
+
+
+def _of_fine_cells(
+    replicates: NDArray[np.integer], counts: Counts, point: OperatingPoint, unit: Unit, edges: Floats
+) -> dict[str, Floats]:
+    """Average precision, calibration slope and intercept: units of a coarse bin lie as the pool's.
+
+    A class's units of a replicate within a coarse bin are divided among its fine bins in the pool's shares.
+    """
+    histograms = counts.histograms(unit)
+    sides, bins = np.nonzero(histograms)
+    coarse = np.searchsorted(edges, BIN_CENTRES[bins], side="right")
+    held = np.zeros((2, COARSE_BINS))
+    np.add.at(held, (sides, coarse), histograms[sides, bins])
+    share = histograms[sides, bins] / held[sides, coarse]
+    positive, centres = sides > 0, BIN_CENTRES[bins]
+    table = CalibrationTable.of(CalibrationMap.of(point).logits(centres), positive)
+    found: dict[str, list[Floats]] = {
+        "average_precision": [],
+        "calibration_slope": [],
+        "calibration_intercept": [],
+    }
+    for part in np.array_split(replicates, max(1, len(replicates) // REPLICATES_AT_ONCE)):
+        weights = part[:, sides, coarse] * share
+        ranked = (centres[positive], centres[~positive], weights[:, positive], weights[:, ~positive])
+        values = {"average_precision": average_precision(*ranked), **table.measures(weights)}
+        for name, chunks in found.items():
+            chunks.append(values[name])
+    return {name: np.concatenate(chunks) for name, chunks in found.items()}
 
 
 def _won_within(counts: Counts, unit: Unit, edges: Floats) -> Floats:
