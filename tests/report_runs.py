@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import yaml
 from PIL import Image
-from report_findings import with_findings
+from report_findings import drawn_attributes, findings
 from threadpoolctl import threadpool_limits
 
 from fedderm.evaluation.counts import Counts, counts_of
@@ -127,6 +127,7 @@ def _evaluate(splits: Splits, min_cell: int) -> tuple[dict[str, SiteEvaluation],
     calibration = sum((counts_of(splits[name]["calibration"]) for name in by_role["train"]), Counts.zero())
     point, certificate = federation_point(calibration, 0.9, 0.95, 2026)
     settings = EvaluationSettings(**SETTINGS, min_cell=min_cell)
+    told = findings({name: held["calibration"] for name, held in splits.items()}, by_role["train"], min_cell)
     sites = {
         name: evaluate_site(
             site=name,
@@ -135,20 +136,17 @@ def _evaluate(splits: Splits, min_cell: int) -> tuple[dict[str, SiteEvaluation],
             test=held["test"],
             sizes={split: _split_size(scores) for split, scores in held.items()},
             diagnoses=_diagnoses(held),
-            attributes={},
+            attributes=drawn_attributes(held["test"], index),
             federation_point=point,
-            evidence=None,
-            shift=None,
             settings=settings,
+            **told[name],
         )
-        for name, held in splits.items()
+        for index, (name, held) in enumerate(splits.items())
     }
     counts = {
         role: sum((counts_of(splits[name]["test"]) for name in names), Counts.zero())
         for role, names in by_role.items()
     }
-    if min_cell <= 1:
-        sites = with_findings(sites, splits, by_role["train"])
     replicates = {
         role: _replicates([splits[name]["test"] for name in names], point) for role, names in by_role.items()
     }

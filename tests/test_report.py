@@ -8,15 +8,23 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from markupsafe import Markup
 from report_runs import NOTE, ROUNDS, write_run
 
-from fedderm.evaluation.documents import Certificate, Estimate, Performance, SiteEvaluation
+from fedderm.evaluation.documents import (
+    Certificate,
+    Estimate,
+    PairedDecisions,
+    Performance,
+    SiteEvaluation,
+)
 from fedderm.report import build_report, site_table, summary_sentences
+from fedderm.report.build import render
 from fedderm.report.figures import spread
 from fedderm.report.folder import read_run
 from fedderm.report.formats import detected, duration, interval, size, spared, why_missing
 from fedderm.report.sections import contact_sheet, site_cards
-from fedderm.report.sentences import promise
+from fedderm.report.sentences import paired_decisions, promise
 from fedderm.report.tables import discrimination_rows, threshold_rows
 
 
@@ -69,13 +77,16 @@ def test_page_is_well_formed_and_asks_the_network_for_nothing(page: str) -> None
     parsed = Tags(page)
     assert parsed.open == []
     for tag, attributes in parsed.tags:
-        assert tag not in ("script", "iframe", "object", "embed")
+        assert tag not in ("iframe", "object", "embed")
         for name in ("src", "href", "xlink:href"):
             link = attributes.get(name)
             assert link is None or link.startswith(("#", "data:")), (tag, link)
+    scripts = [attributes for tag, attributes in parsed.tags if tag == "script"]
+    assert scripts == [{"type": "application/json", "id": "explorer-data"}, {}]
+    assert not re.search(r"\b(fetch|XMLHttpRequest|WebSocket|import)\b", page[page.rindex("<script>") :])
     assert "@import" not in page
     assert not re.search(r"url\((?!#)", page)
-    assert len(page) < 3_000_000
+    assert len(page) < 2_000_000
 
 
 def test_ids_are_unique_and_references_resolve(page: str) -> None:
@@ -124,6 +135,63 @@ def test_absent_class_is_a_dash_with_its_reason_and_never_zero(finished: Path, p
     assert "not defined: no malignant lesions in this split" in page
     assert "No curve: no malignant lesions in this split." in Tags(page).text
     assert {row.site: row for row in site_table(finished)}["screening_only_nevi"].sensitivity == "– → –"
+
+
+def test_findings_are_told_where_a_site_has_them(finished: Path, page: str) -> None:
+    text, run = " ".join(Tags(page).text.split()), read_run(finished)
+    for site in run.sites.values():
+        assert site.shift is not None
+        assert site.decisions is not None
+        assert site.shift.sentence in text
+        assert site.shift.action in text
+        assert len(site.thresholds) == 5
+        for offer in site.thresholds:
+            assert " ".join(offer.promise.split()) in text
+            assert " ".join(offer.assumption.split()) in text
+        assert paired_decisions(site.decisions) in text
+        assert sum(zone.lesions for zone in site.zones) == site.splits["test"].lesions
+        for gap in site.subgroup_gaps:
+            assert gap.difference.value is not None
+            assert f"{gap.highest}{gap.lowest}{gap.difference.value:.2f}" in text
+    linked = re.findall(r'<li><a href="#([a-z]+)">', page)
+    assert [one for one in linked if f'<section id="{one}"' not in page] == []
+    assert {"overview", "explorer", "offers", "zones", "shift", "benefit", "subgroups"} <= set(linked)
+    assert "papers" not in linked
+
+
+def test_a_run_without_findings_leaves_their_sections_out(run: Path) -> None:
+    path = run / "evaluation" / "sites.json"
+    documents = json.loads(path.read_text())
+    new = ("thresholds", "zones", "decisions", "shift", "subgroups", "subgroup_gaps")
+    path.write_text(
+        json.dumps(
+            {
+                name: {key: value for key, value in site.items() if key not in new}
+                for name, site in documents.items()
+            }
+        )
+    )
+    page = build_report(run).read_text(encoding="utf-8")
+    sections = set(re.findall(r'<section id="([a-z]+)"', page))
+    assert not sections & {"offers", "zones", "shift", "subgroups"}
+    assert {"overview", "thresholds", "explorer", "discrimination"} <= sections
+
+
+def test_papers_stand_in_the_page_where_they_are_given(finished: Path) -> None:
+    papers = [("Model card", Markup("<h3>Intended use</h3><p>Triage &amp; teaching.</p>"))]
+    page = render(read_run(finished), papers)
+    assert "<summary>Model card</summary>" in page
+    assert "<h3>Intended use</h3><p>Triage &amp; teaching.</p>" in page
+    assert '<a href="#papers">' in page
+
+
+def test_paired_decisions_in_words() -> None:
+    told = paired_decisions(PairedDecisions(only_before=3, only_after=12, p_value=0.035))
+    assert "3 were decided rightly only before and 12 only after" in told
+    assert "p 0.035" in told
+    assert "p below 0.001" in paired_decisions(PairedDecisions(only_before=0, only_after=40, p_value=1e-9))
+    same = paired_decisions(PairedDecisions(only_before=0, only_after=0, p_value=None))
+    assert same == "Both thresholds decide alike on every test lesion."
 
 
 def test_held_out_sites_come_first_in_config_order(finished: Path) -> None:

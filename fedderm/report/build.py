@@ -14,7 +14,7 @@ from fedderm.evaluation.counts import bin_of
 from fedderm.evaluation.curves import edge_probabilities
 from fedderm.evaluation.documents import Performance, SiteEvaluation
 from fedderm.report import count_figures, figures, formats, labels, sections, tables
-from fedderm.report.explorer import explorer_of
+from fedderm.report.explorer import explorer_of, small_share
 from fedderm.report.explorer_data import page_data
 from fedderm.report.folder import RunFolder, at_lesion_level, read_run
 from fedderm.report.histograms import axis_of, histograms_of
@@ -70,6 +70,7 @@ def render(run: RunFolder, papers: Papers = ()) -> str:
         size=formats.size,
         duration=formats.duration,
         plain=formats.plain,
+        small_share=small_share,
     )
     environment.globals.update(
         metric=formats.metric,

@@ -16,7 +16,7 @@ from fedderm.evaluation.intervals import LEVEL
 from fedderm.evaluation.proportions import wilson
 from fedderm.evaluation.thresholds import federation_threshold
 from fedderm.report.folder import RunFolder
-from fedderm.report.formats import MISSING, NBSP, count, metric
+from fedderm.report.formats import MISSING, NBSP, count, decimal, metric
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class ExplorerRow:
             _share("ppv", found.found, found.referred if both else 0),
             _share("npv", found.benign - found.alarms, found.n - found.referred if both else 0),
             Cell("referrals", MISSING if referrals is None else count(referrals)),
-            Cell("benefit", f"{benefit:.3f}", f"at {_percent(p)}; all: {everyone:.3f}")
+            Cell("benefit", decimal(benefit), f"at {small_share(p)}; all: {decimal(everyone)}")
             if both and benefit is not None and everyone is not None
             else Cell("benefit", MISSING),
             self._certified(threshold, certificate, scale),
@@ -77,7 +77,7 @@ class ExplorerRow:
             hidden = self.min_cell > 1 and certificate.positives == 0
             have = f"under {self.min_cell}" if hidden else f"{certificate.positives}"
             return Cell("certified", "too few", f"{have} of {certificate.needed}")
-        where = _percent(float(edge_probabilities(scale)[bin_of(highest)]))
+        where = small_share(float(edge_probabilities(scale)[bin_of(highest)]))
         return Cell("certified", "yes" if threshold <= highest else "no", f"up to {where}")
 
 
@@ -94,6 +94,13 @@ def _share(name: str, hits: int, n: int) -> Cell:
 
 def _percent(fraction: float) -> str:
     return f"{100 * fraction:.1f}{NBSP}%"
+
+
+def small_share(p: float) -> str:
+    """Return a threshold's probability in percent, with a second decimal below 1 %."""
+    if p < 0.0001:
+        return f"under 0.01{NBSP}%"
+    return f"{100 * p:.2f}{NBSP}%" if p < 0.01 else _percent(p)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,12 @@ def known(value: float | None) -> bool:
 
 def decimal(value: float | None, places: int = 3) -> str:
     """Return ``0.791``, or an en dash."""
-    return MISSING if value is None or not isfinite(value) else f"{value:.{places}f}"
+    return MISSING if value is None or not isfinite(value) else _signed(f"{value:.{places}f}")
+
+
+def _signed(text: str) -> str:
+    """Return a number with a true minus sign, and none before a zero."""
+    return text.replace("-", "\N{MINUS SIGN}") if float(text) else text.lstrip("-")
 
 
 def percent(value: float | None) -> str:
@@ -25,11 +30,12 @@ def percent(value: float | None) -> str:
 
 
 def interval(estimate: Estimate, as_percent: bool = False) -> str:
-    """Return ``0.71–0.86`` (or ``66–90`` in percent); empty where no interval was computed."""
+    """Return ``0.71–0.86``, ``−0.02 to 0.14`` or, in percent, ``66–90``; empty without an interval."""
     lower, upper = estimate.lower, estimate.upper
     if lower is None or upper is None or not (isfinite(lower) and isfinite(upper)):
         return ""
-    return f"{100 * lower:.0f}–{100 * upper:.0f}" if as_percent else f"{lower:.2f}–{upper:.2f}"
+    low, high = (_signed(f"{100 * end:.0f}" if as_percent else f"{end:.2f}") for end in (lower, upper))
+    return f"{low} to {high}" if lower < 0 else f"{low}–{high}"
 
 
 def count(value: float | int | None) -> str:
