@@ -20,10 +20,10 @@ import numpy as np
 from benchmarks.shift_centres import (
     PREVALENCES,
     Centre,
+    centre_plans,
     real_bank,
     score,
     simulated_bank,
-    centre_plans,
     training_plans,
 )
 from fedderm.evaluation.counts import counts_of
