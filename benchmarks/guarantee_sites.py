@@ -4,7 +4,8 @@ Lesion logits at site s are normal with standard deviation 1, malignant ones abo
 ones about ``m_s - 1``; ``m_s`` scatters over sites. So every threshold's true sensitivity, specificity, NPV
 and share of referrals has a closed form, and a violation is a fact. The thresholds come from the package's
 own functions. A method holds where its violations, among the sites that were offered a threshold, are
-compatible with at most ``1 - confidence`` (one-sided exact binomial test at 1 %), and breaks where they are not.
+compatible with at most ``1 - confidence`` (one-sided exact binomial test at 1 %), and breaks where they are
+not.
 """
 
 from collections.abc import Callable, Iterable

@@ -156,10 +156,11 @@ def informed_threshold(positive_lesion_scores: ArrayLike, evidence: FederationEv
     found = contradiction(ordered, evidence)
     if found is not None:
         return InformedThreshold(None, found)
-    own, _ = certified_threshold(ordered, evidence.target, FALLBACK)
+    fallback = min(FALLBACK, evidence.confidence)
+    own, _ = certified_threshold(ordered, evidence.target, fallback)
     combined = _highest(ordered, evidence, evidence.centre, evidence.spread)
     threshold = snap_down(combined if own is None else min(combined, own))
-    alone = f"is left at {percent(FALLBACK)} confidence" if own is not None else "is lost"
+    alone = f"is left at {percent(fallback)} confidence" if own is not None else "is lost"
     goal = f"a sensitivity of {percent(evidence.target)} at {percent(evidence.confidence)} confidence"
     return InformedThreshold(
         threshold,

@@ -23,7 +23,7 @@ FIRST_NPV: Final = 1 / 4
 """The first threshold tested for NPV has this share of all lesions below it (a choice: fewer need luck, more
 ask for much)."""
 
-FIRST_PPV: Final = 1 / 20
+FIRST_PPV: Final = 1 / 10
 """The first threshold tested for PPV has this share at or above it."""
 
 STEP: Final = 1 / 40
@@ -39,10 +39,11 @@ def npv_threshold(calibration: Scores, target_npv: float, confidence: float) -> 
     scores, malignant = _ascending(calibration)
     n, needed = len(scores), positives_needed(target_npv, confidence)
     goal = f"a negative predictive value of {percent(target_npv)} at {percent(confidence)} confidence"
-    sizes = _sizes(n, needed, FIRST_NPV)
-    if len(sizes) == 0:
+    edges = np.array([snap_down(value) for value in scores[_sizes(n, needed, FIRST_NPV)]])
+    # Moved to an edge, a threshold may have too few lesions below it: passed over, whatever their labels.
+    edges = edges[np.searchsorted(scores, edges) >= needed]
+    if len(edges) == 0:
         return None, _too_few(n, needed, goal)
-    edges = np.array([snap_down(value) for value in scores[sizes]])
     below = np.searchsorted(scores, edges)
     missed = np.append(0, np.cumsum(malignant))[below]
     last = _last_certified(missed, below, 1 - target_npv, confidence)
@@ -62,12 +63,12 @@ def ppv_threshold(calibration: Scores, target_ppv: float, confidence: float) -> 
     scores, malignant = _ascending(calibration)
     n, needed = len(scores), positives_needed(target_ppv, confidence)
     goal = f"a positive predictive value of {percent(target_ppv)} at {percent(confidence)} confidence"
-    sizes = _sizes(n, needed, FIRST_PPV)
-    if len(sizes) == 0:
+    edges = np.array([snap_up(value) for value in scores[n - _sizes(n, needed, FIRST_PPV)]])
+    edges = edges[n - np.searchsorted(scores, edges) >= needed]
+    if len(edges) == 0:
         return None, _too_few(n, needed, goal)
-    edges = np.array([snap_up(value) for value in scores[n - sizes]])
     above = n - np.searchsorted(scores, edges)
-    benign = np.append(np.cumsum(~malignant[::-1]), 0)[above - 1]
+    benign = np.append(0, np.cumsum(~malignant[::-1]))[above]
     last = _last_certified(benign, above, 1 - target_ppv, confidence)
     if last is None:
         return None, (
