@@ -84,7 +84,7 @@ def show(title: str, centres: Sequence[Centre], found: Sequence[ShiftDiagnosis])
         n = sum(row[verdict] for verdict in VERDICTS)
         rates = "".join(f"   {_rate(row[alarm], n)}" for alarm in ("images", "share", "covered"))
         print(f"{name:20s}{n:5d}" + "".join(f"{row[v]:12d}" for v in VERDICTS) + rates)
-    return {name: dict(row) for name, row in rows.items()}
+    return {name: {key: int(count) for key, count in row.items()} for name, row in rows.items()}
 
 
 def _rate(hits: int, n: int) -> str:
