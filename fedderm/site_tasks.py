@@ -82,9 +82,10 @@ def evaluate(message: Message, context: Context) -> Message:
     for split in str(values["splits"]).split(","):
         if len(site.rows(split)):
             seen = site.score(model, split, int(values["views"]), experiment.training.precision)
-            counts[split] = suppress(counts_of(folded(seen.scores, min_cell)), min_cell).to_array()
+            shown = folded(seen.scores, min_cell)
+            counts[split] = suppress(counts_of(shown), min_cell).to_array()
             if split == wanted:
-                features = feature_summary(seen.features, seen.scores.truth, seen.scores.lesion, min_cell)
+                features = feature_summary(seen.features, shown.truth, shown.lesion, min_cell)
     return messages.counts_reply(message, counts, features)
 
 
