@@ -1,4 +1,4 @@
-"""One sitting of a run at the server, the same in simulation and deployment."""
+"""One sitting of a run at the server, the same for `fedderm run` and `flwr run .`."""
 
 import secrets
 import time
@@ -22,19 +22,19 @@ def serve(
     grid: Grid,
     folder: RunFolder,
     observer: Observer,
-    prepared: Prepared | None,
+    prepared: Prepared,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> None:
     """Train, evaluate, recalibrate and report; what an earlier sitting finished is kept.
 
-    ``prepared`` is what was found out about simulated sites beforehand; None in a deployment.
+    ``prepared`` is what was found out about the sites beforehand.
     """
     start = time.monotonic()
     experiment = folder.experiment
     if folder.read_json("environment.json") is None:
         folder.write_json("environment.json", describe(experiment.seed))
     salt = secrets.token_hex(16)
-    given_up = {} if prepared is None else prepared.given_up(salt)
+    given_up = prepared.given_up(salt)
     traffic = Traffic(**folder.state().get("traffic", {}))
     session = Session(grid, folder, observer, should_stop, salt, given_up, traffic)
     session.note(stopped=None)

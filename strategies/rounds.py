@@ -2,30 +2,22 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import ceil
-from typing import Any, Literal, get_args
+from typing import get_args
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
-from numpy.typing import NDArray
 
-from strategies.arrays import ArraySpec, averaged, is_averaged, merged, records, specs, view
-from strategies.catalogue import WEIGHT
+from strategies.arrays import ArraySpec, averaged, merged, records, specs, view
 from strategies.chosen import ChosenNodes
-from strategies.errors import QuorumLost, ReplyRefused
-from strategies.exchange import Event, Member, Reply, exchange
+from strategies.errors import QuorumLost
+from strategies.exchange import Event, Member, exchange
 from strategies.fedavg import StreamingFedAvg
-from strategies.guard import ARRAYS, LOSS, METRICS, NUM_EXAMPLES, check_aggregate, check_train_reply, number
-
-SiteMetrics = dict[str, int | float | list[int] | list[float]]
-
-Weighting = Literal["examples", "effective", "equal"]
-
-EFFECTIVE = "effective-examples"
-"""The metric with a site's effective number of images: 4 P N / (P + N) for P malignant and N benign ones."""
+from strategies.guard import ARRAYS, check_aggregate
+from strategies.intake import SiteMetrics, Tally, Weighting, checked, size
 
 _SAMPLING_STREAM = 0x73616D70  # keeps these draws apart from others made with the same (seed, round)
 
@@ -73,18 +65,6 @@ class RoundResult:
     bytes_up: int
 
 
-@dataclass
-class _Tally:
-    """What has been taken in while the replies stream past."""
-
-    expected: Mapping[str, ArraySpec]
-    weighting: Weighting
-    carried: dict[str, NDArray[Any]] = field(default_factory=dict)
-    metrics: dict[str, SiteMetrics] = field(default_factory=dict)
-    refused: dict[str, str] = field(default_factory=dict)
-    bytes_up: int = 0
-
-
 def train_round(
     strategy: Strategy,
     grid: Grid,
@@ -113,7 +93,7 @@ def train_round(
     asked = draw(members, settings, number_of_round)
     requests = _requests(strategy, grid, number_of_round, arrays, config, asked, expected)
     bytes_down = sum(size(content) for _, content in requests)
-    tally = _Tally(expected, settings.weighting)
+    tally = Tally(expected, settings.weighting)
     replies = exchange(
         grid,
         requests,
@@ -126,7 +106,7 @@ def train_round(
     )
     asked = [member for member, _ in requests]
     del requests
-    aggregate = _aggregate(strategy, number_of_round, _checked(replies, tally), tally, asked, settings.quorum)
+    aggregate = _aggregate(strategy, number_of_round, checked(replies, tally), tally, asked, settings.quorum)
     check_aggregate(aggregate, expected, type(strategy).__name__)
     return RoundResult(
         arrays=_next_model(aggregate, tally),
@@ -153,11 +133,6 @@ def draw(members: Sequence[Member], settings: RoundSettings, number_of_round: in
     seed = np.random.SeedSequence([settings.seed, number_of_round, _SAMPLING_STREAM])
     drawn = set(np.random.default_rng(seed).permutation(names)[:count])
     return [member for member in members if member.name in drawn]
-
-
-def size(content: RecordDict) -> int:
-    """Return the bytes of a message's records, as Flower counts them."""
-    return sum(record.count_bytes() for record in content.values())
 
 
 def _requests(
@@ -193,67 +168,11 @@ def _requests(
     return [(member, contents[member.node_id]) for member in asked if member.node_id in contents]
 
 
-def _checked(replies: Iterator[Reply], tally: _Tally) -> Iterator[Message]:
-    """Yield the replies that count, reduced to what a strategy needs; note the others in the tally.
-
-    No frame here keeps a reply once it is yielded.
-    """
-    for reply in replies:
-        try:
-            _check(reply, tally)
-        except ReplyRefused as error:
-            tally.refused[reply.member.name] = str(error)
-            reply.message = None
-        else:
-            yield _accept(reply, tally)
-
-
-def _check(reply: Reply, tally: _Tally) -> None:
-    if reply.message is None:
-        raise ReplyRefused(reply.reason or f"site {reply.member.name}: no reply")
-    tally.bytes_up += size(reply.message.content)
-    check_train_reply(reply.message.content, tally.expected, reply.member)
-    if tally.weighting == "effective":
-        number(records(reply.message.content, MetricRecord)[METRICS], EFFECTIVE, reply.member)
-
-
-def _accept(reply: Reply, tally: _Tally) -> Message:
-    """Return the checked message with the averaged arrays and one weight; take over the rest of it."""
-    message, reply.message = reply.message, None
-    if message is None:
-        raise RuntimeError("only a checked reply can be accepted")
-    arrays = records(message.content, ArrayRecord)[ARRAYS]
-    metrics = records(message.content, MetricRecord)[METRICS]
-    tally.metrics[reply.member.name] = dict(metrics.items())
-    for name, spec in tally.expected.items():
-        if not is_averaged(spec):
-            values = view(arrays[name])
-            tally.carried[name] = np.maximum(tally.carried[name], values) if name in tally.carried else values
-    examples = number(metrics, NUM_EXAMPLES, reply.member)
-    # The same three keys for every site: Flower refuses a whole round where one site reports another set.
-    reduced = MetricRecord(
-        {
-            WEIGHT: _weight(tally.weighting, metrics, reply.member, examples),
-            NUM_EXAMPLES: examples,
-            LOSS: number(metrics, LOSS, reply.member),
-        }
-    )
-    message.content = RecordDict({ARRAYS: averaged(arrays, tally.expected), METRICS: reduced})
-    return message
-
-
-def _weight(weighting: Weighting, metrics: MetricRecord, member: Member, examples: float) -> float:
-    """Return a reply's weight. The effective number that a site reports may not exceed its images."""
-    if weighting != "effective":
-        return examples if weighting == "examples" else 1.0
-    return min(max(number(metrics, EFFECTIVE, member), 1e-6), examples)
-
-
 def _aggregate(
     strategy: Strategy,
     number_of_round: int,
     replies: Iterator[Message],
-    tally: _Tally,
+    tally: Tally,
     asked: Sequence[Member],
     quorum: float,
 ) -> ArrayRecord | None:
@@ -269,7 +188,7 @@ def _aggregate(
     return aggregate
 
 
-def _require_quorum(tally: _Tally, asked: Sequence[Member], quorum: float, number_of_round: int) -> None:
+def _require_quorum(tally: Tally, asked: Sequence[Member], quorum: float, number_of_round: int) -> None:
     needed = max(1, ceil(quorum * len(asked) - 1e-9))
     if len(tally.metrics) >= needed:
         return
@@ -281,7 +200,7 @@ def _require_quorum(tally: _Tally, asked: Sequence[Member], quorum: float, numbe
     )
 
 
-def _next_model(aggregate: ArrayRecord | None, tally: _Tally) -> ArrayRecord:
+def _next_model(aggregate: ArrayRecord | None, tally: Tally) -> ArrayRecord:
     """Return the whole model in its own order and dtypes (FedAdam, for one, returns float64)."""
     floats = ArrayRecord()
     for name, array in (aggregate or {}).items():

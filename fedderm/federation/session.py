@@ -14,7 +14,7 @@ from fedderm.runs import RunFolder
 from fedderm.settings import Experiment
 from strategies.errors import QuorumLost
 from strategies.exchange import Event, Member, Reply, exchange
-from strategies.rounds import size
+from strategies.intake import size
 
 Answer = TypeVar("Answer")
 _LONGEST = 200
