@@ -91,6 +91,18 @@ def test_report_opens_cleanly(browser: "sync_api.Browser", report: Path, width: 
     page.close()
 
 
+def test_nothing_is_cut_off_on_paper(browser: "sync_api.Browser", report: Path) -> None:
+    # A4 less its margins is 672 pixels wide.
+    page = browser.new_page(viewport={"width": 672, "height": 1000})
+    page.set_default_timeout(PATIENCE)
+    page.emulate_media(media="print")
+    page.goto(report.as_uri())
+    for opened in (False, True):
+        page.evaluate("to => document.querySelectorAll('details').forEach(one => one.open = to)", opened)
+        assert page.evaluate("document.documentElement.scrollWidth") == 672
+    page.close()
+
+
 def test_a_page_that_is_cut_off_would_be_seen(
     browser: "sync_api.Browser", report: Path, tmp_path: Path
 ) -> None:

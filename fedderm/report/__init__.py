@@ -12,10 +12,14 @@ __all__ = ["SiteRow", "build_report", "site_table", "summary_sentences"]
 
 
 def build_report(run_dir: Path) -> Path:
-    """Return the path of ``run_dir/report.html``, written from the run's folder alone.
+    """Return the path of ``run_dir/report.html``, written from the run's folder alone, as are ``papers/``.
 
     Raises ValueError, and writes nothing, where the run is unfinished or a file in it cannot be read.
     """
+    from fedderm.papers import as_html, papers_of, write_papers
     from fedderm.report.build import write_report
+    from fedderm.report.folder import read_run
 
-    return write_report(run_dir)
+    run = read_run(run_dir)
+    write_papers(run)
+    return write_report(run, [(title, as_html(markdown)) for title, markdown in papers_of(run)])

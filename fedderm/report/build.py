@@ -16,7 +16,7 @@ from fedderm.evaluation.documents import Performance, SiteEvaluation
 from fedderm.report import count_figures, figures, formats, labels, sections, tables
 from fedderm.report.explorer import explorer_of, small_share
 from fedderm.report.explorer_data import page_data
-from fedderm.report.folder import RunFolder, at_lesion_level, read_run
+from fedderm.report.folder import RunFolder, at_lesion_level
 from fedderm.report.histograms import axis_of, histograms_of
 from fedderm.report.sentences import by_site, overview_of, paired_decisions
 from sites.diagnoses import CLASSES
@@ -32,13 +32,9 @@ Papers = Sequence[tuple[str, Markup]]
 """(title, HTML) of each paper for the ethics board."""
 
 
-def write_report(run_dir: Path) -> Path:
-    """Return the path of the report, written whole or not at all.
-
-    Raises ValueError where the run is unfinished (nothing is written) and OSError where the disk refuses.
-    """
-    run = read_run(run_dir)
-    page = render(run)
+def write_report(run: RunFolder, papers: Papers) -> Path:
+    """Return the path of the report, written whole or not at all. Raises OSError where the disk refuses."""
+    page = render(run, papers)
     target = run.path / "report.html"
     handle, temporary = tempfile.mkstemp(dir=run.path, prefix=".report-", suffix=".html")
     try:
