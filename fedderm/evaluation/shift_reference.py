@@ -138,7 +138,7 @@ class ShiftReference:
         return float(classes[1:].sum() / max(1, classes.sum()))
 
     def to_arrays(self) -> dict[str, NDArray[np.generic]]:
-        """Return named arrays for a message: at D = 1,280, 10 KB and another 7 KB a training site."""
+        """Return named arrays for a message: at D = 1,280, 26 KB and another 7 KB a training site."""
         block = self.features
         return {
             "shift-means": block.means.astype(np.float32),
