@@ -54,7 +54,8 @@ def test_the_federations_point_is_set_on_the_training_sites_calibration_splits_a
     model = worker_model(folder.experiment, weights(folder.path))
 
     def point(*positions: int) -> OperatingPoint:
-        parts = [counts_of(local(folder, one).score(model, "calibration", 1, "auto").scores) for one in positions]
+        seen = [local(folder, one).score(model, "calibration", 1, "auto") for one in positions]
+        parts = [counts_of(one.scores) for one in seen]
         total = sum(parts, Counts.zero())
         return federation_point(
             total, settings.target_sensitivity, settings.confidence, folder.experiment.seed

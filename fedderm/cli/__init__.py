@@ -17,6 +17,7 @@ app = typer.Typer(
 )
 app.command("run")(commands.run)
 app.command("report")(commands.report)
+app.command("evaluate")(commands.evaluate)
 app.command("predict")(commands.predict)
 app.add_typer(site_commands.app, name="sites")
 

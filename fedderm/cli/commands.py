@@ -1,4 +1,4 @@
-"""``fedderm run``, ``report`` and ``predict``."""
+"""``fedderm run``, ``report``, ``evaluate`` and ``predict``."""
 
 from pathlib import Path
 from typing import Annotated
@@ -36,6 +36,20 @@ def report(
 
     for folder in runs:
         typer.echo(build_report(folder))
+
+
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="A finished run's folder.", show_default=False)],
+    against: Annotated[
+        Path,
+        typer.Option(help="Another finished run, same sites and seed.", show_default=False),
+    ],
+    data_root: DataRoot = None,
+) -> None:
+    """Compare a run's model with another's on the same lesions: differences, intervals, tests."""
+    from fedderm.cli.comparing import evaluate_against
+
+    evaluate_against(run, against, data_root)
 
 
 def predict(

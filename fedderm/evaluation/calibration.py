@@ -21,7 +21,7 @@ from fedderm.evaluation.calibration_maps import (
     fit_temperature,
 )
 from fedderm.evaluation.counts import Counts
-from fedderm.evaluation.prior_shift import em_log_odds
+from fedderm.evaluation.prior_shift import em_log_odds, estimate_prior_shift
 from fedderm.evaluation.scores import Floats, Scores
 
 __all__ = ["FEWEST", "IDENTITY", "CalibrationMap", "Choice", "choose_calibration", "log_losses", "rows_of"]
@@ -35,6 +35,9 @@ FEWEST_ISOTONIC: Final = 200
 Niculescu-Mizil and Caruana, "Predicting Good Probabilities with Supervised Learning", ICML 2005, found
 isotonic regression worse than Platt's map below about 1,000 cases, at prevalences around one in four.
 """
+
+RESAMPLES: Final = 1000
+"""Behind the interval of a prevalence that was estimated without labels."""
 
 FOLDS: Final = 5
 REPEATS: Final = 4
@@ -104,11 +107,22 @@ def choose_calibration(
             f"cross-validation ({size})"
         )
         return Choice(keep, sentence)
-    what = f"{keep.kind} calibration before, with a prior shift" if name == "prior" else f"{name} calibration"
+    what = f"{name} calibration"
+    if name == "prior" and reference_prevalence is not None:
+        what = _prior_words(keep, logits, reference_prevalence, seed)
     against = (
         f"log loss {losses[name].mean():.3f}; {losses['keep'].mean():.3f} with the {keep.kind} map before"
     )
     return Choice(chosen, f"{what}, chosen by cross-validation on {size} ({against})")
+
+
+def _prior_words(keep: CalibrationMap, logits: Floats, reference_prevalence: float, seed: int) -> str:
+    rng = np.random.default_rng(seed)
+    found = estimate_prior_shift(keep.logits(logits), reference_prevalence, resamples=RESAMPLES, rng=rng)
+    return (
+        f"{keep.kind} calibration before, moved from a prevalence of {reference_prevalence:.2f} to "
+        f"{found.prevalence:.2f} [{found.lower:.2f}, {found.upper:.2f}], estimated without labels"
+    )
 
 
 def simplest_good(losses: dict[str, Floats]) -> str:

@@ -1,6 +1,7 @@
 """``report.html``: one self-contained page from a run's folder."""
 
 import os
+import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -70,7 +71,7 @@ def render(run: RunFolder, papers: Papers = ()) -> str:
     )
     environment.globals.update(
         metric=formats.metric,
-        interval=formats.interval,
+        interval=formats.span,
         known=formats.known,
         why_missing=formats.why_missing,
         plural=formats.plural,
@@ -80,8 +81,15 @@ def render(run: RunFolder, papers: Papers = ()) -> str:
         malignancy=malignancy,
         paired=paired_decisions,
     )
-    content = _content(run) | _explorer(run) | {"papers": papers}
+    content = (
+        _content(run) | _explorer(run) | {"papers": [(title, _with_scope(html)) for title, html in papers]}
+    )
     return environment.get_template(TEMPLATE).render(**content, contents=_contents(content))
+
+
+def _with_scope(html: Markup) -> Markup:
+    """Return HTML whose table heads say that they head columns, which Markdown cannot."""
+    return Markup(re.sub(r"<th(?=[ >])", '<th scope="col"', str(html)))
 
 
 def _part(name: str) -> Markup:

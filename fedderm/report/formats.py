@@ -30,12 +30,20 @@ def percent(value: float | None) -> str:
 
 
 def interval(estimate: Estimate, as_percent: bool = False) -> str:
-    """Return ``0.71–0.86``, ``−0.02 to 0.14`` or, in percent, ``66–90``; empty without an interval."""
+    """Return ``0.71–0.86`` (or ``66–90`` in percent); empty where no interval was computed."""
     lower, upper = estimate.lower, estimate.upper
     if lower is None or upper is None or not (isfinite(lower) and isfinite(upper)):
         return ""
-    low, high = (_signed(f"{100 * end:.0f}" if as_percent else f"{end:.2f}") for end in (lower, upper))
-    return f"{low} to {high}" if lower < 0 else f"{low}–{high}"
+    return f"{100 * lower:.0f}–{100 * upper:.0f}" if as_percent else f"{lower:.2f}–{upper:.2f}"
+
+
+def span(estimate: Estimate, as_percent: bool = False) -> str:
+    """Return an interval for the page: ``−0.02 to 0.14`` where an end is negative, for a dash beside a minus
+    cannot be read."""
+    lower, upper = estimate.lower, estimate.upper
+    if lower is None or upper is None or lower >= 0 or as_percent:
+        return interval(estimate, as_percent)
+    return f"{decimal(lower, 2)} to {decimal(upper, 2)}"
 
 
 def count(value: float | int | None) -> str:
