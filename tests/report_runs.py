@@ -74,9 +74,12 @@ def draw(
     )
 
 
-def write_run(folder: Path, *, simulated: bool = False, min_cell: int = 0) -> Path:
-    """Return ``folder``, filled as a finished run leaves it (without weights)."""
-    splits, sites, federation = _federation(min_cell)
+def write_run(folder: Path, *, simulated: bool = False, min_cell: int = 0, told: bool = False) -> Path:
+    """Return ``folder``, filled as a finished run leaves it (without weights).
+
+    With ``told`` the federation tells its sites of its training sites, and lesions have ages and sexes.
+    """
+    splits, sites, federation = _federation(min_cell, told)
     generator = np.random.default_rng(7)
     for part in ("rounds", "evaluation", "gallery"):
         (folder / part).mkdir(parents=True)
@@ -107,7 +110,7 @@ def write_run(folder: Path, *, simulated: bool = False, min_cell: int = 0) -> Pa
 
 
 @cache
-def _federation(min_cell: int) -> tuple[Splits, dict[str, SiteEvaluation], FederationEvaluation]:
+def _federation(min_cell: int, told: bool) -> tuple[Splits, dict[str, SiteEvaluation], FederationEvaluation]:
     generator = np.random.default_rng(2026)
     share = {"train": (0.6, 0.2, 0.2), "held-out": (0.0, 0.5, 0.5)}
     splits = {
@@ -119,15 +122,19 @@ def _federation(min_cell: int) -> tuple[Splits, dict[str, SiteEvaluation], Feder
     }
     # BLAS threads wait for each other in fits of two numbers: on a busy machine 18 s instead of 1.4.
     with threadpool_limits(1):
-        return splits, *_evaluate(splits, min_cell)
+        return splits, *_evaluate(splits, min_cell, told)
 
 
-def _evaluate(splits: Splits, min_cell: int) -> tuple[dict[str, SiteEvaluation], FederationEvaluation]:
+def _evaluate(
+    splits: Splits, min_cell: int, told: bool
+) -> tuple[dict[str, SiteEvaluation], FederationEvaluation]:
     by_role = {role: [name for name in CENTRES if CENTRES[name][0] == role] for role in ("train", "held-out")}
     calibration = sum((counts_of(splits[name]["calibration"]) for name in by_role["train"]), Counts.zero())
     point, certificate = federation_point(calibration, 0.9, 0.95, 2026)
     settings = EvaluationSettings(**SETTINGS, min_cell=min_cell)
-    told = findings({name: held["calibration"] for name, held in splits.items()}, by_role["train"], min_cell)
+    calibrations = {name: held["calibration"] for name, held in splits.items()}
+    nothing: dict[str, Any] = {name: {"evidence": None, "shift": None} for name in splits}
+    found = findings(calibrations, by_role["train"], min_cell) if told else nothing
     sites = {
         name: evaluate_site(
             site=name,
@@ -136,10 +143,10 @@ def _evaluate(splits: Splits, min_cell: int) -> tuple[dict[str, SiteEvaluation],
             test=held["test"],
             sizes={split: _split_size(scores) for split, scores in held.items()},
             diagnoses=_diagnoses(held),
-            attributes=drawn_attributes(held["test"], index),
+            attributes=drawn_attributes(held["test"], index) if told else {},
             federation_point=point,
             settings=settings,
-            **told[name],
+            **found[name],
         )
         for index, (name, held) in enumerate(splits.items())
     }

@@ -39,7 +39,7 @@ INDEX = "() => Number(document.querySelector('#explorer-threshold').value)"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = write_run(tmp_path_factory.mktemp("explorer") / "run")
+    path = write_run(tmp_path_factory.mktemp("explorer") / "run", told=True)
     build_report(path)
     return path
 
@@ -302,7 +302,7 @@ def test_certified_ranges_are_those_of_the_raw_scores_to_a_bin(explorer: Explore
 
 
 def test_what_a_minimum_cell_hides_is_a_dash_and_its_cost_is_shown(tmp_path: Path) -> None:
-    folder = write_run(tmp_path / "hidden", min_cell=10)
+    folder = write_run(tmp_path / "hidden", min_cell=10, told=True)
     hidden = explorer_of(read_run(folder))
     assert hidden is not None
     rows = {row.name: {cell.name: cell for cell in cells} for row, cells in hidden.table}

@@ -22,7 +22,7 @@ from fedderm.report import build_report, site_table, summary_sentences
 from fedderm.report.build import render
 from fedderm.report.figures import spread
 from fedderm.report.folder import read_run
-from fedderm.report.formats import detected, duration, interval, size, spared, why_missing
+from fedderm.report.formats import decimal, detected, duration, interval, size, span, spared, why_missing
 from fedderm.report.sections import contact_sheet, site_cards
 from fedderm.report.sentences import paired_decisions, promise
 from fedderm.report.tables import discrimination_rows, threshold_rows
@@ -31,7 +31,7 @@ from fedderm.report.tables import discrimination_rows, threshold_rows
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a finished run's folder; tests must not change it."""
-    return write_run(tmp_path_factory.mktemp("finished") / "20261121-050854")
+    return write_run(tmp_path_factory.mktemp("finished") / "20261121-050854", told=True)
 
 
 @pytest.fixture
@@ -155,8 +155,9 @@ def test_findings_are_told_where_a_site_has_them(finished: Path, page: str) -> N
             assert f"{gap.highest}{gap.lowest}{gap.difference.value:.2f}" in text
     linked = re.findall(r'<li><a href="#([a-z]+)">', page)
     assert [one for one in linked if f'<section id="{one}"' not in page] == []
-    assert {"overview", "explorer", "offers", "zones", "shift", "benefit", "subgroups"} <= set(linked)
-    assert "papers" not in linked
+    assert {"overview", "explorer", "offers", "zones", "shift", "benefit", "subgroups", "papers"} <= set(
+        linked
+    )
 
 
 def test_a_run_without_findings_leaves_their_sections_out(run: Path) -> None:
@@ -178,8 +179,11 @@ def test_a_run_without_findings_leaves_their_sections_out(run: Path) -> None:
 
 
 def test_papers_stand_in_the_page_where_they_are_given(finished: Path) -> None:
-    papers = [("Model card", Markup("<h3>Intended use</h3><p>Triage &amp; teaching.</p>"))]
+    table = "<table><thead><tr><th>Site</th></tr></thead></table>"
+    papers = [("Model card", Markup(f"<h3>Intended use</h3><p>Triage &amp; teaching.</p>{table}"))]
     page = render(read_run(finished), papers)
+    assert '<thead><tr><th scope="col">Site</th></tr></thead>' in page
+    assert '<section id="papers"' not in render(read_run(finished))
     assert "<summary>Model card</summary>" in page
     assert "<h3>Intended use</h3><p>Triage &amp; teaching.</p>" in page
     assert '<a href="#papers">' in page
@@ -233,8 +237,12 @@ def test_refusals_and_traffic_are_told(page: str) -> None:
 
 
 def test_small_cells_stay_hidden(tmp_path: Path) -> None:
-    folder = write_run(tmp_path / "hidden", min_cell=10)
-    text = Tags(build_report(folder).read_text(encoding="utf-8")).text
+    folder = write_run(tmp_path / "hidden", min_cell=10, told=True)
+    page = build_report(folder).read_text(encoding="utf-8")
+    # The papers tell of two thresholds that decide alike, which is a true zero and hides nobody.
+    text = Tags(
+        page[: page.index('<section id="papers"')] + page[page.index('<section id="reproduce"') :]
+    ).text
     assert (
         "vidir_molemax: nothing to show: the split is empty, or smaller than the site's minimum cell" in text
     )
@@ -250,7 +258,7 @@ def test_small_cells_stay_hidden(tmp_path: Path) -> None:
 
 
 def test_gallery_is_embedded_and_devices_are_told(tmp_path: Path) -> None:
-    folder = write_run(tmp_path / "simulated", simulated=True)
+    folder = write_run(tmp_path / "simulated", simulated=True, told=True)
     page = build_report(folder).read_text(encoding="utf-8")
     images = [attributes for tag, attributes in Tags(page).tags if tag == "img"]
     assert len(images) == 7
@@ -358,6 +366,9 @@ def test_numbers_are_written_as_people_do() -> None:
     assert duration(7800) == f"2{nbsp}h 10{nbsp}min"
     assert interval(Estimate(value=0.8, lower=0.66, upper=0.9), as_percent=True) == "66–90"
     assert interval(Estimate(value=0.8)) == ""
+    assert span(Estimate(value=0.05, lower=-0.02, upper=0.14)) == "\N{MINUS SIGN}0.02 to 0.14"
+    assert span(Estimate(value=0.8, lower=0.66, upper=0.9)) == "0.66–0.90"
+    assert decimal(-0.0004) == "0.000"
 
 
 def test_promise_says_how_many_are_missing() -> None:

@@ -53,7 +53,7 @@ CONTRAST = """() => {
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_report(write_run(tmp_path_factory.mktemp("browser") / "run", simulated=True))
+    return build_report(write_run(tmp_path_factory.mktemp("browser") / "run", simulated=True, told=True))
 
 
 @pytest.fixture(scope="module")
@@ -85,9 +85,10 @@ def test_report_opens_cleanly(browser: "sync_api.Browser", report: Path, width: 
     assert page.evaluate("[...document.images].every(image => image.naturalWidth > 0)")
     assert page.evaluate("document.querySelectorAll('figure svg path').length") > 50
     headings = [heading.inner_text() for heading in page.query_selector_all("h1, h2")]
+    assert "Papers for the ethics board" in headings
     assert headings[:2] == ["ham10000_fedprox", "Who took part"]
     assert "Threshold explorer" in headings
-    assert len(headings) == 17
+    assert len(headings) == 18
     page.close()
 
 
