@@ -111,7 +111,10 @@ def _yaml(text: str) -> Any:
         return yaml.load(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark is not None else ""
-        raise ConfigError(f"is not valid YAML ({line}{error.problem or error.context})") from error
+        problem = error.problem or error.context
+        if problem and "'\\t'" in problem:
+            problem = "a tab stands where a word should begin; use spaces"
+        raise ConfigError(f"is not valid YAML ({line}{problem})") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"is not valid YAML ({str(error).splitlines()[0]})") from error
     except ValueError as error:  # PyYAML's own for a date such as 2024-13-01

@@ -44,7 +44,7 @@ def sentence_of(details: Iterable[ErrorDetails], raw: Any, root: type[BaseModel]
         if special:
             told.append(special)
         else:
-            key = (".".join(path) or "the config", _shown(detail["input"]))
+            key = (".".join(path) or "the config", _found(detail))
             expected.setdefault(key, []).append(_wanted(detail))
     told += [
         f"{path}: expected {' or '.join(dict.fromkeys(wanted))}; found {found}"
@@ -84,6 +84,13 @@ def _wanted(detail: ErrorDetails) -> str:
     if message.startswith(("greater", "less")):
         return f"a number {message}"
     return _EXPECTED.get(detail["type"], message.replace("'", ""))
+
+
+def _found(detail: ErrorDetails) -> str:
+    """Return what was written and, where it had to be one of several words, the nearest of them."""
+    value = detail["input"]
+    words = re.findall("'([^']*)'", detail["ctx"]["expected"]) if detail["type"] == "literal_error" else []
+    return _shown(value) + (nearest(value, words) if isinstance(value, str) else "")
 
 
 def _shown(value: Any) -> str:

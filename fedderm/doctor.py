@@ -15,6 +15,7 @@ from fedderm.settings import Experiment
 from sites.cache import PixelCache, open_cache
 from sites.catalogue import Site, SiteData, load_site, site_summary
 from sites.errors import SiteError
+from sites.words import counted
 
 LOW_DISK = 2 * 2**30
 
@@ -56,14 +57,15 @@ def _table(data: SiteData) -> Iterator[Finding]:
     for split, size in summary["splits"].items():
         yield Finding(
             "fine",
-            f"{split}: {size['images']} images of {size['lesions']} lesions, "
+            f"{split}: {counted(size['images'], 'image')} of {counted(size['lesions'], 'lesion')}, "
             f"{size['positive_lesions']} of them malignant",
         )
     listed = ", ".join(f"{name} {count}" for name, count in summary["diagnoses"].items())
     yield Finding("fine", f"diagnoses (images): {listed}")
     for note in data.notes:
         yield Finding("look", note)
-    if not data.table.attrs.get("lesions_known", True):
+    none_known = bool((data.table["lesion_id"] == data.table["image_id"]).all())
+    if none_known and not data.table.attrs.get("lesions_known", True):
         yield Finding(
             "look",
             "no lesion ids: each image counts as a lesion of its own; if lesions repeat, splits may leak",
@@ -72,11 +74,14 @@ def _table(data: SiteData) -> Iterator[Finding]:
 
 def _images(data: SiteData, cache: PixelCache) -> Iterator[Finding]:
     aside = data.set_aside.to_dict("records")
-    yield Finding("fine", f"{len(cache.table)} images decoded at {cache.settings.image_size} pixels")
+    yield Finding(
+        "fine", f"{counted(len(cache.table), 'image')} decoded at {cache.settings.image_size} pixels"
+    )
     for row in aside[:5]:
         yield Finding("look", f"image {row['image_id']} is set aside: {row['reason']}")
     if len(aside) > 5:
-        yield Finding("look", f"{len(aside) - 5} more images are set aside")
+        more = len(aside) - 5
+        yield Finding("look", f"{more} more {'image is' if more == 1 else 'images are'} set aside")
     levels = np.asarray(cache.pixels[:: max(1, len(cache.pixels) // 500)]).mean(axis=(1, 2, 3))
     dark = int((levels < 20).sum())
     if dark:
@@ -99,10 +104,9 @@ def _certifiable(data: SiteData, experiment: Experiment) -> Iterator[Finding]:
     settings = experiment.evaluation
     needed = positives_needed(settings.target_sensitivity, settings.confidence)
     goal = f"a sensitivity of {settings.target_sensitivity:.0%} at {settings.confidence:.0%} confidence"
+    holds = f"calibration holds {counted(found, 'malignant lesion')}"
     if found >= needed:
-        yield Finding(
-            "fine", f"calibration holds {found} malignant lesions: enough to certify {goal} ({needed} needed)"
-        )
+        yield Finding("fine", f"{holds}: enough to certify {goal} ({needed} needed)")
     else:
         best = (
             f"; {found} can certify {certifiable_sensitivity(found, settings.confidence):.0%}"
@@ -111,8 +115,7 @@ def _certifiable(data: SiteData, experiment: Experiment) -> Iterator[Finding]:
         )
         yield Finding(
             "look",
-            f"calibration holds {found} malignant lesions; {needed} are needed to certify {goal}: "
-            f"{needed - found} more{best}",
+            f"{holds}; {needed} are needed to certify {goal}: {needed - found} more{best}",
         )
 
 

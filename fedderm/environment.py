@@ -3,7 +3,7 @@
 import os
 import platform
 import subprocess
-from datetime import UTC, datetime
+from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -21,10 +21,13 @@ PACKAGES = (
 )
 
 
-def describe(seed: int) -> dict[str, str | int | float]:
-    """Return a flat description of software and machine; no host name, no user, no path."""
+def describe(seed: int, started: datetime) -> dict[str, str | int | float]:
+    """Return a flat description of software and machine; no host name, no user, no path.
+
+    The commit is that of fedderm's own source, wherever the command is called.
+    """
     found: dict[str, str | int | float] = {
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "started": started.isoformat(timespec="seconds"),
         "seed": seed,
         "git commit": _commit(),
         "python": platform.python_version(),

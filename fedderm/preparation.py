@@ -9,6 +9,8 @@ from typing import Any, Protocol
 import pandas as pd
 
 from fedderm.federation.session import Observer
+from fedderm.federation.training import build_strategy
+from fedderm.model.names import check_names
 from fedderm.runs import RunFolder
 from fedderm.settings import Experiment
 from sites import simulated
@@ -18,6 +20,7 @@ from sites.catalogue import SiteData, load_site, site_summary
 from sites.gallery import contact_sheet
 from sites.giving_way import resolve
 from sites.salted import salted
+from sites.words import counted
 
 
 class PreparationObserver(Observer, Protocol):
@@ -51,12 +54,12 @@ class Prepared:
             sum(getattr(one, key) for one in checked.values()) for key in ("images", "lesions")
         )
         told = [
-            f"audit: {images} images of {lesions} lesions at {len(checked)} sites; no lesion, patient or "
-            "image is in two splits or at two sites"
+            f"audit: {counted(images, 'image')} of {counted(lesions, 'lesion')} at "
+            f"{counted(len(checked), 'site')}; no lesion, patient or image is in two splits or at two sites"
         ]
         for name, ids in self.removed.items():
             if ids:
-                told.append(f"{name} gave up {len(ids)} images that another site or split holds")
+                told.append(f"{name} gave up {counted(len(ids), 'image')} that another site or split holds")
         return told
 
     def document(self) -> dict[str, Any]:
@@ -82,6 +85,15 @@ def prepare(experiment: Experiment, folder: RunFolder, observer: PreparationObse
     for name, cache in caches.items():
         _write_gallery(folder, name, cache, experiment.seed)
     return prepared
+
+
+def check_choices(experiment: Experiment) -> None:
+    """Raise ValueError for a backbone, weights or a strategy's parameter that does not exist.
+
+    Asked before the run has a folder and minutes have gone into its sites.
+    """
+    check_names(experiment.model)
+    build_strategy(experiment.strategy)
 
 
 def load_sites(experiment: Experiment, observer: PreparationObserver) -> list[SiteData]:

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -28,6 +28,8 @@ class RunFolder:
 
     path: Path
     experiment: Experiment
+    since: datetime = field(default_factory=lambda: datetime.now(UTC), compare=False)
+    """When this sitting began: sites are loaded and audited before a server starts."""
 
     @classmethod
     def create(cls, experiment: Experiment) -> Self:
@@ -137,12 +139,15 @@ class RunFolder:
         for old in checkpoints[:-KEPT_CHECKPOINTS]:
             old.unlink()
 
-    def finish(self, seconds: float) -> None:
-        """Mark the run as finished; ``seconds`` of this sitting are added up over resumptions."""
-        state = self.state()
-        self.write_json("rounds/state.json", {**state, "finished": True})
+    def finish(self) -> None:
+        """Mark the run as finished."""
+        self.write_json("rounds/state.json", {**self.state(), "finished": True})
+
+    def end_sitting(self) -> None:
+        """Add this sitting's seconds, from its very begin, to those of earlier ones."""
         environment = self.read_json("environment.json") or {}
-        total = float(environment.get("seconds", 0)) + seconds
+        seconds = (datetime.now(UTC) - self.since).total_seconds()
+        total = float(environment.get("seconds", 0)) + max(0.0, seconds)
         self.write_json("environment.json", {**environment, "seconds": round(total, 1)})
 
     def write_model(self, arrays: Arrays, description: Mapping[str, Any], reference: Arrays) -> None:

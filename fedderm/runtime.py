@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from fedderm.site_workers import Workers
 
-__all__ = ["Interrupted", "Resources", "gpus", "simulate", "stop_requested"]
+__all__ = ["Interrupted", "Resources", "gpus", "require_gpus", "simulate", "stop_requested"]
 
 _SILENCE: Final = {
     "FLWR_TELEMETRY_ENABLED": "0",
@@ -97,7 +97,7 @@ def simulate(
     """
     if nodes < 1:
         raise ValueError(f"a simulation needs at least one site, not {nodes}")
-    _require_gpus(resources)
+    require_gpus(resources)
     threads = str(resources.cpus_per_site)
     surroundings = {
         "OMP_NUM_THREADS": threads,
@@ -133,7 +133,8 @@ def gpus() -> int:
     return count
 
 
-def _require_gpus(resources: Resources) -> None:
+def require_gpus(resources: Resources) -> None:
+    """Raise ValueError where more of a GPU is asked for than this machine has."""
     wanted = resources.gpus_per_site
     if wanted == 0 or resources.address is not None:
         return

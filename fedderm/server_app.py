@@ -9,7 +9,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from fedderm import config
 from fedderm.evaluation.long_format import POOLED, LongRow
-from fedderm.preparation import prepare
+from fedderm.preparation import check_choices, prepare
 from fedderm.runs import RunFolder
 from fedderm.serving import serve
 from strategies.exchange import Event
@@ -34,7 +34,9 @@ def main(grid: Grid, context: Context) -> None:
     else:
         data_root = Path(values["data-root"]) if values.get("data-root") else None
         overrides = values.get("set", "").split()
-        folder = RunFolder.create(config.load(_find(values.get("config", "")), overrides, data_root))
+        experiment = config.load(_find(values.get("config", "")), overrides, data_root)
+        check_choices(experiment)
+        folder = RunFolder.create(experiment)
     observer = LogObserver()
     prepared = prepare(folder.experiment, folder, observer)
     serve(grid, folder, observer, prepared)

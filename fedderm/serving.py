@@ -1,7 +1,6 @@
 """One sitting of a run at the server, the same for `fedderm run` and `flwr run .`."""
 
 import secrets
-import time
 from collections.abc import Callable
 
 from flwr.serverapp import Grid
@@ -29,10 +28,9 @@ def serve(
 
     ``prepared`` is what was found out about the sites beforehand.
     """
-    start = time.monotonic()
     experiment = folder.experiment
     if folder.read_json("environment.json") is None:
-        folder.write_json("environment.json", describe(experiment.seed))
+        folder.write_json("environment.json", describe(experiment.seed, folder.since))
     salt = secrets.token_hex(16)
     given_up = prepared.given_up(salt)
     traffic = Traffic(**folder.state().get("traffic", {}))
@@ -43,10 +41,12 @@ def serve(
         initial = {} if folder.state()["round"] else initial_arrays(experiment)
         arrays = run_rounds(session, cards, initial)
         conclude(session, cards, arrays)
+        folder.finish()
     except ValueError as error:
         session.note(stopped=str(error))  # who was refused and why, for whoever finds the folder later
         raise
-    folder.finish(time.monotonic() - start)
+    finally:
+        folder.end_sitting()
     build_report(folder.path)
 
 

@@ -19,6 +19,7 @@ from sites.isic_archive import IsicArchiveSite
 from sites.simulated import SimulatedSite
 from sites.splits import assign, keep_published, part
 from sites.table import SET_ASIDE, missing_images, validate
+from sites.words import composed, counted
 
 Site = Annotated[
     HAM10000Site | Isic2019Site | IsicArchiveSite | FedIsic2019Site | FolderSite | SimulatedSite,
@@ -64,7 +65,7 @@ def _load(site: Site, data_root: Path | None, work_dir: Path, seed: int) -> Site
     table = _select(table, site.select)
     aside = table[table[SET_ASIDE].notna()]
     table = table[table[SET_ASIDE].isna()].drop(columns=SET_ASIDE)
-    table, missing, notes = _present(table, site.only_present, site.max_unreadable)
+    table, missing, notes = _present(table, site.only_present, site.max_unreadable, attrs.get("images"))
     table, policy_notes = _classes(table, site.ak_policy)
     # A simulated centre is drawn with its case mix; a real one is thinned to it.
     if site.case_mix is not None and not isinstance(site, SimulatedSite):
@@ -84,7 +85,7 @@ def _listed(rows: pd.DataFrame, reason: "pd.Series[str] | str") -> pd.DataFrame:
 
 def _aside_notes(aside: pd.DataFrame) -> list[str]:
     return [
-        f"{count} images were set aside: {reason}"
+        f"{counted(count, 'image')} {'was' if count == 1 else 'were'} set aside: {reason}"
         for reason, count in aside[SET_ASIDE].value_counts().items()
     ]
 
@@ -93,7 +94,12 @@ def _lesion_notes(table: pd.DataFrame) -> list[str]:
     own = int((table["lesion_id"] == table["image_id"]).sum())
     if not own:
         return []
-    return [f"{own} of {len(table)} images have no lesion id and count as lesions of their own"]
+    rest = (
+        "has no lesion id and counts as a lesion of its own"
+        if own == 1
+        else "have no lesion id and count as lesions of their own"
+    )
+    return [f"{own} of {len(table)} images {rest}"]
 
 
 def _not_empty(table: pd.DataFrame, step: str) -> pd.DataFrame:
@@ -110,7 +116,7 @@ def _select(table: pd.DataFrame, select: dict[str, str | list[str]]) -> pd.DataF
             raise SiteError(
                 f"select: there is no column '{column}'{nearest(column, known)}; there are {quoted(known)}"
             )
-        values = [wanted] if isinstance(wanted, str) else wanted
+        values = [composed(one) for one in ([wanted] if isinstance(wanted, str) else wanted)]
         present = whole[column].dropna().astype("str")
         for value in values:
             if value not in set(present):
@@ -125,15 +131,15 @@ def _select(table: pd.DataFrame, select: dict[str, str | list[str]]) -> pd.DataF
 
 
 def _present(
-    table: pd.DataFrame, only_present: bool, most: float
+    table: pd.DataFrame, only_present: bool, most: float, below: str | None
 ) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
     """Return rows whose image is at hand, rows set aside because it is not, and notes."""
     absent = missing_images(table)
     count, listed = int(absent.sum()), len(table)
     if listed and count == listed:
         raise SiteError(
-            f"none of its {listed} images is at hand; the first was expected at {table['path'].iloc[0]}; "
-            "check the site's path"
+            f"none of its {counted(listed, 'image')} is at hand; {_first(table, below)}; check the site's "
+            "path"
         )
     if only_present:
         notes = [f"{count} of {listed} images are not at hand (only_present)"] if count else []
@@ -141,17 +147,23 @@ def _present(
     if listed and count / listed > most:
         raise SiteError(
             f"{count} of {listed} images are missing ({count / listed:.1%}, max_unreadable allows "
-            f"{most:.1%}), the first at {table.loc[absent, 'path'].iloc[0]}; complete the folder, or set "
-            "only_present: true for a copy that is known to be partial"
+            f"{most:.1%}); {_first(table[absent], below)}; complete the folder, or set only_present: true "
+            "for a copy that is known to be partial"
         )
     return table[~absent], table[absent], [f"{count} of {listed} images are missing"] if count else []
+
+
+def _first(missing: pd.DataFrame, below: str | None) -> str:
+    """Return where the first missing image was looked for: a hospital's may lie in any subfolder."""
+    name, path = missing["image_id"].iloc[0], missing["path"].iloc[0]
+    return f"the first is {name}, looked for below {below}" if below else f"the first was expected at {path}"
 
 
 def _classes(table: pd.DataFrame, policy: AkPolicy) -> tuple[pd.DataFrame, list[str]]:
     """Return the table with ``class_index``, without diagnoses that have no class, and notes of how many."""
     index = table["diagnosis"].map(lambda name: class_index(name, policy))
     notes = [
-        f"{count} images of {DIAGNOSES[str(name)]} are excluded"
+        f"{counted(count, 'image')} of {DIAGNOSES[str(name)]} {'is' if count == 1 else 'are'} excluded"
         + (" (ak_policy: exclude)" if name == "ak" else " (it is neither MEL, SCC nor BCC)")
         for name, count in table.loc[index.isna(), "diagnosis"].value_counts().items()
     ]

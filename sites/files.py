@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
@@ -10,6 +11,7 @@ from zipfile import BadZipFile
 import pandas as pd
 
 from sites.errors import SiteError
+from sites.words import composed
 
 IMAGE_SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp"})
 TABLE_SUFFIXES: Final = frozenset({".csv", ".tsv", ".tab", ".xlsx", ".xlsm"})
@@ -84,28 +86,25 @@ def read_table(
     """Return a CSV, TSV or Excel file as a table of text, NA where a cell is empty.
 
     The index holds the row's number in the file (``header_row`` is 1 for the first), so that a message can
-    name it. Delimiter and encoding are detected unless given. Raises SiteError for a file that is absent,
-    empty or no table.
+    name it. Delimiter and encoding are detected unless given; accents are composed (NFC). Raises SiteError
+    for a file that is absent, empty or no table.
     """
     if not file.is_file():
         raise SiteError(f"the table {file} does not exist")
-    try:
-        if file.suffix.lower() in {".xlsx", ".xlsm"}:
-            cells = pd.read_excel(file, sheet_name=sheet, header=None, skiprows=header_row - 1, dtype=str)
-        else:
-            cells = _read_text(file, delimiter, encoding, header_row)
-    except (ValueError, IndexError, KeyError, BadZipFile, pd.errors.ParserError) as error:
-        reason = " ".join(str(error).split())
-        raise SiteError(f"{file} cannot be read as a table ({reason})") from error
+    if file.suffix.lower() in {".xlsx", ".xlsm"}:
+        cells = _read_workbook(file, sheet, header_row)
+    else:
+        cells = _read_text(file, delimiter, encoding, header_row)
     # The header is read as a row like others: pandas would quietly rename the second of two equal columns.
     cells = cells.loc[:, cells.notna().any()]
     names = cells.iloc[0] if len(cells) else pd.Series(dtype="str")
-    header = [str(name).strip() if pd.notna(name) else f"(column {n + 1})" for n, name in enumerate(names)]
+    texts = [composed(str(name)).strip() if pd.notna(name) else "" for name in names]
+    header = [text or f"(column {n})" for n, text in enumerate(texts, start=1)]
     _refuse_repeated(file, header)
     frame = cells.iloc[1:].set_axis(header, axis="columns")
     frame.index = pd.RangeIndex(header_row + 1, header_row + 1 + len(frame))
     for column in frame.columns:
-        text = frame[column].astype("str").str.strip()
+        text = frame[column].astype("str").str.normalize("NFC").str.strip()
         frame[column] = text.mask(text == "")
     frame = frame.dropna(how="all")
     if frame.empty:
@@ -113,21 +112,62 @@ def read_table(
     return frame
 
 
+def _read_workbook(file: Path, sheet: str | int, header_row: int) -> pd.DataFrame:
+    try:
+        with pd.ExcelFile(file) as book:
+            names = book.sheet_names
+            if (sheet not in names) if isinstance(sheet, str) else not 0 <= sheet < len(names):
+                raise SiteError(
+                    f"{file} has no sheet '{sheet}'; there are {quoted(names)}; set the site's sheet"
+                )
+            return book.parse(sheet, header=None, skiprows=header_row - 1, dtype=str)
+    except SiteError:
+        raise
+    except (ValueError, IndexError, KeyError, BadZipFile) as error:
+        raise SiteError(
+            f"{file} is no Excel workbook: it is damaged, or another kind of file under this name; save it "
+            "again as .xlsx or .csv"
+        ) from error
+
+
 def _read_text(file: Path, delimiter: str | None, encoding: str | None, header_row: int) -> pd.DataFrame:
     encoding = encoding or _encoding(file)
-    if delimiter is None:
-        lines = file.read_text(encoding=encoding).splitlines()
-        header = lines[header_row - 1] if len(lines) >= header_row else ""
-        delimiter = max(_DELIMITERS, key=header.count)
-    return pd.read_csv(
-        file,
-        sep=delimiter,
-        encoding=encoding,
-        dtype=str,
-        header=None,
-        skiprows=header_row - 1,
-        skip_blank_lines=False,
-    )
+    try:
+        if delimiter is None:
+            lines = file.read_text(encoding=encoding).splitlines()
+            header = lines[header_row - 1] if len(lines) >= header_row else ""
+            delimiter = max(_DELIMITERS, key=header.count)
+        return pd.read_csv(
+            file,
+            sep=delimiter,
+            encoding=encoding,
+            dtype=str,
+            header=None,
+            skiprows=header_row - 1,
+            skip_blank_lines=False,
+        )
+    except pd.errors.EmptyDataError as error:
+        raise SiteError(
+            f"{file} is empty; expected a row of column names and a row for each image"
+        ) from error
+    except UnicodeError as error:
+        raise SiteError(f"{file} is not {encoding} text; correct the site's encoding") from error
+    except LookupError as error:
+        raise SiteError(f"there is no encoding '{encoding}'; write utf-8, utf-16 or latin-1") from error
+    except (ValueError, pd.errors.ParserError) as error:
+        raise SiteError(f"{file} cannot be read as a table: {_fault(str(error))}") from error
+
+
+def _fault(message: str) -> str:
+    """Return in our words what pandas found wrong with a table of text."""
+    if cells := re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", message):
+        return (
+            f"row {cells[2]} has {cells[3]} cells and those above it {cells[1]}; put a text that holds the "
+            "delimiter in quotes"
+        )
+    if row := re.search(r"EOF inside string starting at row (\d+)", message):
+        return f"the quotation mark in row {int(row[1]) + 1} is never closed; close it or take it away"
+    return " ".join(message.split())
 
 
 def _encoding(file: Path) -> str:

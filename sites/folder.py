@@ -1,7 +1,5 @@
 """A hospital's own folder of images and its own table, whatever its columns are called."""
 
-import os
-from collections import defaultdict
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
@@ -10,9 +8,11 @@ from pydantic import Field, field_validator, model_validator
 
 from sites.diagnoses import DIAGNOSES
 from sites.errors import SiteError
-from sites.files import IMAGE_SUFFIXES, TABLE_SUFFIXES, nearest, quoted, read_table, source_folder
+from sites.files import TABLE_SUFFIXES, nearest, quoted, read_table, source_folder
+from sites.named_images import locate, without_suffix
 from sites.site import SiteSettings
 from sites.table import COLUMNS
+from sites.words import composed, tally
 
 EXCLUDE: Final = "exclude"
 _NEEDED: Final = ("image_id", "diagnosis")
@@ -43,8 +43,8 @@ class FolderSite(SiteSettings):
     """Our column to theirs, for instance ``image_id: file``. A column of our name needs no line."""
     diagnoses: dict[str, str] = Field(default_factory=dict)
     """Their word to a canonical diagnosis, or to ``exclude``; letter case and spaces do not matter."""
-    sexes: dict[str, Literal["male", "female"]] = Field(default_factory=dict)
-    """Their word to male or female, for instance ``weiblich: female``."""
+    sexes: dict[str, Literal["male", "female", "unknown"]] = Field(default_factory=dict)
+    """Their word to male, female or unknown, for instance ``weiblich: female``."""
     sheet: str | int = 0
     """Excel sheet, by name or number (0 is the first)."""
     header_row: Annotated[int, Field(ge=1)] = 1
@@ -61,7 +61,7 @@ class FolderSite(SiteSettings):
                     f"'{ours}' is not one of our columns{nearest(ours, _MAPPABLE)}; known are "
                     f"{', '.join(_MAPPABLE)}"
                 )
-        return columns
+        return {ours: composed(theirs) for ours, theirs in columns.items()}
 
     @field_validator("diagnoses")
     @classmethod
@@ -95,16 +95,14 @@ class FolderSite(SiteSettings):
         raw = self._renamed(rows, file)
         raw["diagnosis"], raw["set_aside"] = self._diagnoses(raw["diagnosis"], file)
         if "sex" in raw and self.sexes:
-            words = {theirs.strip().casefold(): ours for theirs, ours in self.sexes.items()}
-            raw["sex"] = raw["sex"].map(
-                lambda word: words.get(str(word).casefold(), word), na_action="ignore"
-            )
+            words = {_plain(theirs): ours for theirs, ours in self.sexes.items()}
+            raw["sex"] = raw["sex"].map(lambda word: words.get(_plain(str(word)), word), na_action="ignore")
         images = folder / self.images if self.images is not None else folder
         if not images.is_dir():
             raise SiteError(f"the image folder {images} does not exist; set the site's images")
-        raw["path"] = _locate(raw["image_id"], images, file)
-        raw["image_id"] = raw["image_id"].map(_without_suffix)
-        raw.attrs = {"file": str(file), "columns": self.columns}
+        raw["path"] = locate(raw["image_id"], images, file)
+        raw["image_id"] = raw["image_id"].map(without_suffix)
+        raw.attrs = {"file": str(file), "columns": self.columns, "images": str(images)}
         return raw
 
     def _renamed(self, rows: pd.DataFrame, file: Path) -> pd.DataFrame:
@@ -136,14 +134,15 @@ class FolderSite(SiteSettings):
         """Return the canonical diagnosis and the reason to set the row aside, NA where there is none."""
         known = {name: name for name in DIAGNOSES} | {_plain(t): ours for t, ours in self.diagnoses.items()}
         plain = words.map(_plain, na_action="ignore")
-        for row, theirs, word in zip(words.index, words, plain, strict=True):
-            if isinstance(word, str) and word not in known:
-                column = self.columns.get("diagnosis", "diagnosis")
-                raise SiteError(
-                    f"{file}: row {row}, column '{column}': '{theirs}' is not a known diagnosis"
-                    f"{nearest(word, known)}; known are {', '.join(known)}; add it to the "
-                    "site's diagnoses, as one of these or as exclude"
-                )
+        strange = words[plain.notna() & ~plain.isin(list(known))]
+        if len(strange):
+            first, others = tally(strange)
+            column = self.columns.get("diagnosis", "diagnosis")
+            raise SiteError(
+                f"{file}: row {strange.index[0]}, column '{column}': {first} is not a known "
+                f"diagnosis{nearest(strange.iloc[0], known)}{others}; known are {', '.join(known)}; "
+                f"add {'them' if others else 'it'} to the site's diagnoses, as one of these or as exclude"
+            )
         diagnosis = plain.map(known)
         excluded = diagnosis == EXCLUDE
         reason = ("diagnosis " + words).where(excluded)
@@ -151,13 +150,7 @@ class FolderSite(SiteSettings):
 
 
 def _plain(word: str) -> str:
-    return " ".join(word.casefold().split())
-
-
-def _without_suffix(name: str) -> str:
-    name = name.replace("\\", "/")
-    stem, suffix = os.path.splitext(name)  # noqa: PTH122
-    return stem if suffix.lower() in IMAGE_SUFFIXES else name
+    return " ".join(composed(word).casefold().split())
 
 
 def _only_table(folder: Path) -> Path:
@@ -173,29 +166,3 @@ def _only_table(folder: Path) -> Path:
             f"{folder}: expected one table (CSV, TSV or Excel), found {found}; set the site's table"
         )
     return tables[0]
-
-
-def _locate(names: "pd.Series[str]", images: Path, file: Path) -> "pd.Series[str]":
-    """Return the absolute path of each named image; names may lack the suffix and the subfolder."""
-    known: defaultdict[str, list[Path]] = defaultdict(list)
-    for parent, folders, files in os.walk(images):
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
-        for name in sorted(files):
-            path = Path(parent, name)
-            if name.startswith(".") or path.suffix.lower() not in IMAGE_SUFFIXES:
-                continue
-            relative = path.relative_to(images).as_posix()
-            for key in {relative, _without_suffix(relative), name, _without_suffix(name)}:
-                known[key].append(path)
-    return pd.Series([_one(row, name, known, images, file) for row, name in names.items()], index=names.index)
-
-
-def _one(row: object, name: str, known: dict[str, list[Path]], images: Path, file: Path) -> str:
-    name = name.replace("\\", "/").removeprefix("./")
-    found = known.get(name) or []
-    if len(found) > 1:
-        raise SiteError(
-            f"{file}: row {row}, image '{name}' is ambiguous: "
-            f"{quoted(p.relative_to(images) for p in found)}; write its subfolder and suffix"
-        )
-    return str(found[0] if found else images / name)

@@ -10,6 +10,7 @@ import pandas as pd
 from sites.diagnoses import DIAGNOSES
 from sites.errors import SiteError
 from sites.files import nearest, quoted
+from sites.words import tally
 
 COLUMNS: Final = (
     "image_id",
@@ -33,6 +34,8 @@ MAX_CONFLICTS: Final = 0.05
 _NEEDED: Final = ("image_id", "path", "diagnosis")
 _UNKNOWN: Final = frozenset({"", "unknown", "n/a", "na", "nan", "none", "other", "not reported", "?", "-"})
 _SEX: Final = {"male": "male", "m": "male", "female": "female", "f": "female"}
+_YEARS: Final = r"^(\d+(?:[.,]\d+)?)\s*(?:years?(?:\s+old)?|yrs?\.?|y\.?|jahre?(?:\s+alt)?|j\.?|a)?$"
+"""A number of years, with its unit or without, with a decimal point or comma."""
 _SKIN: Final = dict(zip("123456", ("I", "II", "III", "IV", "V", "VI"), strict=True))
 
 
@@ -40,9 +43,10 @@ def validate(raw: pd.DataFrame, where: str) -> pd.DataFrame:
     """Return ``raw`` as a lesion table: all of ``COLUMNS``, anything else carried, and ``set_aside``.
 
     ``raw`` has at least image_id, path and diagnosis; its index holds row numbers for messages, which start
-    with ``where`` (the file). Ages are years, 0 to 120; sex is male or female; skin types are Fitzpatrick I
-    to VI; all are NA where unknown. ``attrs["lesions_known"]`` is False where a row's lesion id fell back to
-    its image id. Lesion ids that start anew with each patient become ``patient/lesion``.
+    with ``where`` (the file). Ages are years, 0 to 120 ("47 years" and "47,5" too); sex is male or female;
+    skin types are Fitzpatrick I to VI; all are NA where unknown. ``attrs["lesions_known"]`` is False where a
+    row's lesion id fell back to its image id. Lesion ids that start anew with each patient become
+    ``patient/lesion``.
 
     A lesion whose images carry two diagnoses is set aside with all its images, because neither can be trusted
     over the other; SiteError is raised when that is more than one lesion and more than 5 % of them. Raises
@@ -65,7 +69,8 @@ def validate(raw: pd.DataFrame, where: str) -> pd.DataFrame:
     _check_diagnoses(table, where)
     theirs: dict[str, str] = raw.attrs.get("columns", {})
     table["age"] = _ages(table["age"], f"{where}: column '{theirs.get('age', 'age')}'")
-    for name, read, expected in (("sex", _sex, "male or female"), ("skin_type", _skin_type, "I to VI")):
+    sex = "male or female" + (" (or map it in the site's sexes)" if "columns" in raw.attrs else "")
+    for name, read, expected in (("sex", _sex, sex), ("skin_type", _skin_type, "I to VI")):
         table[name] = _each(table[name], read, f"{where}: column '{theirs.get(name, name)}'", expected)
     table["anatom_site"] = table["anatom_site"].mask(table["anatom_site"].str.casefold().isin(_UNKNOWN))
     for column in ("lesion_id", "patient_id"):
@@ -108,9 +113,10 @@ def _check_diagnoses(table: pd.DataFrame, where: str) -> None:
     usable = table.loc[table[SET_ASIDE].isna(), "diagnosis"]
     unknown = usable[~usable.isin(list(DIAGNOSES))]
     if len(unknown):
+        first, others = tally(unknown)
         raise SiteError(
-            f"{where}: row {unknown.index[0]}, column diagnosis: '{unknown.iloc[0]}' is not a known diagnosis"
-            f"{nearest(unknown.iloc[0], DIAGNOSES)}; known are {', '.join(DIAGNOSES)}"
+            f"{where}: row {unknown.index[0]}, column diagnosis: {first} is not a known diagnosis"
+            f"{nearest(unknown.iloc[0], DIAGNOSES)}{others}; known are {', '.join(DIAGNOSES)}"
         )
 
 
@@ -118,13 +124,14 @@ def _ages(column: "pd.Series[str]", where: str) -> "pd.Series[float]":
     # The archive writes its oldest group as "85+".
     text = column.astype("str").str.strip().str.removesuffix("+")
     text = text.mask(text.str.casefold().isin(_UNKNOWN))
-    years = pd.to_numeric(text, errors="coerce").astype(float)
+    plain = text.str.casefold().str.replace(_YEARS, r"\1", regex=True).str.replace(",", ".", regex=False)
+    years = pd.to_numeric(plain, errors="coerce").astype(float)
     bad = text.notna() & ~years.between(0, 120)
     if bad.any():
-        row = bad.index[bad][0]
+        first, others = tally(column[bad].astype("str"))
         raise SiteError(
-            f"{where}, row {row}: '{column[row]}' is not an age in years from 0 to 120; correct "
-            "it or leave it blank"
+            f"{where}, row {bad.index[bad][0]}: {first} is not an age in years from 0 to 120{others}; "
+            "correct it or leave it blank"
         )
     return years
 
@@ -135,15 +142,19 @@ def _each(
     """Return the column with each distinct value put through ``read``, which raises KeyError at a wrong
     one."""
     meaning: dict[str, str | None] = {}
+    wrong: list[str] = []
     for value in column.dropna().unique():
         try:
             meaning[value] = read(value.casefold())
         except KeyError:
-            row = column.index[column == value][0]
-            raise SiteError(
-                f"{where}, row {row}: '{value}' is not understood; expected {expected}, or "
-                "blank where unknown"
-            ) from None
+            wrong.append(value)
+    if wrong:
+        bad = column[column.isin(wrong)]
+        first, others = tally(bad)
+        raise SiteError(
+            f"{where}, row {bad.index[0]}: {first} is not understood{others}; expected {expected}, or "
+            "blank where unknown"
+        )
     return column.map(meaning).astype("str")
 
 

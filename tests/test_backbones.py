@@ -9,8 +9,9 @@ from huggingface_hub import constants
 from safetensors.torch import save_file
 from torch import nn
 
-from fedderm.model.backbones import PACKAGED, SHORT_NAMES, build_backbone, timm_name
+from fedderm.model.backbones import build_backbone, timm_name
 from fedderm.model.cascade import Cascade
+from fedderm.model.names import PACKAGED, SHORT_NAMES, check_names
 from fedderm.settings import ModelSettings
 
 
@@ -69,6 +70,24 @@ def test_a_size_that_does_not_divide_is_a_sentence() -> None:
 def test_an_unknown_name_is_answered_with_the_nearest(name: str, hint: str) -> None:
     with pytest.raises(ValueError, match=rf"model\.backbone: timm has no model {name}.*{hint}"):
         timm_name(name)
+
+
+@pytest.mark.parametrize("name", ["resnet", "vit_b", "eficientnet_b0", "resnet18.a1", "register_model"])
+def test_a_name_is_refused_without_torch_in_the_same_words(name: str) -> None:
+    settings = ModelSettings(backbone=name, pretrained="none")
+    if name == "resnet18.a1":  # whether a tag exists is known to timm alone, and asked later
+        check_names(settings)
+        return
+    with pytest.raises(ValueError, match=r"model\.backbone: timm has no model") as early:
+        check_names(settings)
+    with pytest.raises(ValueError, match=r"model\.backbone") as late:
+        timm_name(name)
+    assert sorted(str(early.value).split()) == sorted(str(late.value).split())
+
+
+def test_every_name_that_timm_takes_passes_without_torch() -> None:
+    for name in [*SHORT_NAMES, *timm.list_models(), "convnext_tiny_in22ft1k", "resnet18.a1_in1k"]:
+        check_names(ModelSettings(backbone=name, pretrained="none"))
 
 
 def test_an_unknown_tag_is_answered_with_the_known() -> None:

@@ -66,7 +66,8 @@ def test_missing_data_root(tmp_path: Path) -> None:
         (lambda text: text.replace("i5,L5,nv", "i4,L5,nv"), "the image id 'i4' is in rows 6 and 7"),
         (lambda text: text.replace("i5,", ",", 1), "row 7, column 'image_id' is blank"),
         (lambda text: text.split("\n")[0], "has no rows below its header"),
-        (lambda _: "", "cannot be read as a table"),
+        (lambda _: "", " is empty; expected a row of column names"),
+        (lambda text: text.replace("i5,L5,nv", "i5,L5,nv,x"), "row 7 has 4 cells and those above it 3"),
     ],
 )
 def test_a_wrong_table_is_named_with_file_row_and_column(
@@ -89,7 +90,10 @@ def test_metadata_of_an_archive_without_a_needed_column(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "expected"),
     [
-        (lambda image: image.unlink(), "1 of 12 images are missing"),
+        (
+            lambda image: image.unlink(),
+            "1 of 12 images are missing (8.3%, max_unreadable allows 5.0%); the first is i0, looked for",
+        ),
         (lambda image: image.write_bytes(b""), "i0.png: the file is empty (0 bytes)"),
         (lambda image: image.write_bytes(image.read_bytes()[:900]), "i0.png: truncated or damaged"),
         (lambda image: image.write_text("not pixels"), "i0.png: not an image"),
@@ -107,6 +111,19 @@ def test_unreadable_images_stop_a_site_or_are_set_aside_by_name(
     told = fedderm("sites", "doctor", lenient)
     assert told.code == 0
     assert "image i0 is set aside" in told.out
+
+
+def test_one_blank_lesion_id_is_told_once_and_in_the_singular(tmp_path: Path) -> None:
+    folder = clinic(tmp_path)
+    edit_table(folder, lambda text: text.replace("i5,L5,nv", "i5,,nv").replace("i6,L6,nv", "i6,L6,"))
+    told = fedderm("sites", "doctor", write_config(tmp_path)).out
+    assert "1 of 11 images has no lesion id and counts as a lesion of its own" in told
+    assert "no lesion ids" not in told, "the others have one"
+    assert "1 image was set aside: no diagnosis" in told
+    assert " 1 images" not in told
+    assert "1 malignant lesions" not in told
+    edit_table(folder, lambda text: text.replace("lesion_id", "nothing"))
+    assert "no lesion ids: each image counts" in fedderm("sites", "doctor", write_config(tmp_path)).out
 
 
 def test_unusual_images_are_used(tmp_path: Path) -> None:
@@ -154,6 +171,26 @@ def test_no_gpu_where_one_was_asked_for(tmp_path: Path) -> None:
     doctor = fedderm("sites", "doctor", path)
     assert doctor.code == 2
     assert "stops resources.gpus_per_site is 0.5 but there are 0 GPUs here" in doctor.out
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ("strategy={name: fedadam, parameters: {etta: 0.1}}", "no parameter etta; did you mean eta?"),
+        ("strategy={name: krum, parameters: {num_nodes: 1}}", "strategy krum has no parameter num_nodes"),
+        ("strategy.name=fedproxx", 'found "fedproxx" (did you mean fedprox?)'),
+        ("model.backbone=resnet99", "model.backbone: timm has no model resnet99; did you mean resnet"),
+        ("model={backbone: resnet18}", "model.pretrained: no package holds weights for resnet18"),
+        ("model.pretrained=/absent.pth", "model.pretrained: /absent.pth is no file"),
+        ("resources.gpus_per_site=99", "resources.gpus_per_site is 99 but this machine offers"),
+    ],
+)
+def test_a_choice_that_cannot_be_is_refused_before_anything_starts(
+    tmp_path: Path, setting: str, expected: str
+) -> None:
+    """There are no images either: whoever looked for them first would complain of that."""
+    assert expected in fedderm("run", write_config(tmp_path), "--set", setting).sentence()
+    assert not (tmp_path / "runs").exists()
 
 
 def test_the_same_lesions_at_two_sites(tmp_path: Path) -> None:

@@ -72,6 +72,8 @@ def test_help_names_every_command_and_option() -> None:
         assert re.search(rf"^ +{command} ", told, re.MULTILINE)
     for option in ("--data-root", "--set", "--resume"):
         assert option in fedderm("run", "--help").out
+    assert "[required]" in fedderm("predict", "--help").out
+    assert "\\" not in fedderm("predict", "--help").out + fedderm("report", "--help").out
     for command in ("list", "audit", "doctor"):
         assert re.search(rf"^ +{command} ", fedderm("sites", "--help").out, re.MULTILINE)
 

@@ -96,7 +96,14 @@ def test_the_configs_of_this_repository_are_valid(path: Path) -> None:
         ("name: tiny", "name: no", "name: expected a text; found false"),
         ("name: tiny", "name: ../x", "name: expected letters, digits, dots, dashes and underscores"),
         ("name: tiny\n", "", "name: is missing; add it"),
-        ("role: held-out", "role: heldout", 'sites.south.role: expected train or held-out; found "heldout"'),
+        (
+            "role: held-out",
+            "role: heldout",
+            'sites.south.role: expected train or held-out; found "heldout" (did you mean held-out?)',
+        ),
+        ("local_epochs: 1", "optimizer: adam", 'expected adamw or sgd; found "adam" (did you mean adamw?)'),
+        ("local_epochs: 1", "optimizer: lion", 'expected adamw or sgd; found "lion"'),
+        ("rounds: 2", "strategy: {name: fedproxx}", 'found "fedproxx" (did you mean fedprox?)'),
         ("source: simulated", "source: simulatd", "found simulatd (did you mean simulated?)"),
         (
             "source: simulated, lesions: 30",
@@ -126,7 +133,11 @@ def test_the_configs_of_this_repository_are_valid(path: Path) -> None:
         ("rounds: 2", "no: 2", "line 2: YAML does not read no as a text; put it in quotes"),
         ("rounds: 2", "2026-01-01: 2", "line 2: YAML does not read 2026-01-01 as a text; put it in quotes"),
         ("rounds: 2", "? [1]\n: 2", "line 2: YAML does not read this key as a text"),
-        ("rounds: 2", "rounds: 2\n\tx: 1", "is not valid YAML (line 3: found character"),
+        (
+            "rounds: 2",
+            "rounds: 2\n\tx: 1",
+            "is not valid YAML (line 3: a tab stands where a word should begin; use spaces)",
+        ),
         ("rounds: 2", "seed: 2024-13-01", "is not valid YAML (month must be in 1..12)"),
         ("rounds: 2", "rounds: &a [*a]", "an entry holds itself"),
         ("rounds: 2", "rounds: " + "[" * 5000, "is not valid YAML: brackets lie too deep in each other"),

@@ -1,6 +1,8 @@
 """A hospital's own folder: its columns, words, dialects and mistakes."""
 
+import unicodedata
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 import pytest
@@ -18,6 +20,8 @@ SETTINGS: dict[str, object] = {
     "diagnoses": {"melanom": "mel", "Nävus": "nv", "Naevus": "nv"},
     "sexes": {"weiblich": "female"},
 }
+
+Form = Literal["NFC", "NFD"]
 
 
 def folder(root: Path, table: str = CSV, name: str = "befunde.csv", encoding: str = "utf-8") -> Path:
@@ -60,7 +64,7 @@ def test_excel_with_a_title_above_the_header(tmp_path: Path) -> None:
         "sheet": "Lesions",
     }
     assert read(root, **options)["diagnosis"].tolist() == ["mel", "nv"]
-    with pytest.raises(SiteError, match=r"t\.xlsx cannot be read as a table .*'Lesion'"):
+    with pytest.raises(SiteError, match=r"t\.xlsx has no sheet 'Lesion'; there are 'Cover', 'Lesions'"):
         read(root, **{**options, "sheet": "Lesion"})
     with pytest.raises(SiteError, match=r"expected the column 'file' .*header_row, now 1"):
         read(root, **{**options, "header_row": 1})
@@ -83,6 +87,64 @@ def test_an_absent_image_is_listed_as_missing(tmp_path: Path) -> None:
     table = read(folder(tmp_path, "image_id,diagnosis\na,nv\nzz.jpg,nv\n"), columns={})
     assert missing_images(table).tolist() == [False, True]
     assert table["path"].tolist()[1].endswith("clinic/zz.jpg")
+
+
+def test_letter_case_does_not_matter_where_the_file_is_no_other_rows(tmp_path: Path) -> None:
+    """Windows and cameras write IMG_1.JPG; on this disk ``b.png`` and ``B.png`` are two photographs."""
+    clinic = folder(tmp_path, "image_id,diagnosis\nimg_1.jpg,nv\nb.png,nv\nB.png,mel\nC.PNG,nv\n") / "clinic"
+    for name in ("IMG_1.JPG", "b.png"):
+        (clinic / name).touch()
+    table = read(tmp_path, columns={})
+    assert [Path(p).name for p in table["path"]] == ["IMG_1.JPG", "b.png", "B.png", "c.PNG"]
+    assert missing_images(table).tolist() == [False, False, True, False], "b.png is the second row's"
+    assert table["image_id"].tolist() == ["img_1", "b", "B", "C"]
+
+
+def test_letter_case_that_leaves_two_files_is_ambiguous(tmp_path: Path) -> None:
+    clinic = folder(tmp_path, "image_id,diagnosis\nIMG,nv\n") / "clinic"
+    for name in ("img.jpg", "Img.png"):
+        (clinic / name).touch()
+    with pytest.raises(SiteError, match=r"image 'IMG' is ambiguous: 'Img\.png', 'img\.jpg'"):
+        read(tmp_path, columns={})
+
+
+@pytest.mark.parametrize(("in_table", "on_disk"), [("NFD", "NFC"), ("NFC", "NFD")])
+def test_accents_may_be_composed_or_not(tmp_path: Path, in_table: Form, on_disk: Form) -> None:
+    """macOS writes ü as u and a mark; the two look alike and are different bytes."""
+    text = unicodedata.normalize(in_table, "Datei;Läsion;Befund\nRücken.jpg;Ä1;Nävus\n")
+    clinic = folder(tmp_path, text) / "clinic"
+    (clinic / unicodedata.normalize(on_disk, "Rücken.jpg")).touch()
+    columns = {
+        "image_id": "Datei",
+        "lesion_id": unicodedata.normalize(on_disk, "Läsion"),
+        "diagnosis": "Befund",
+    }
+    words = {unicodedata.normalize(on_disk, "nävus"): "nv"}
+    table = read(tmp_path, columns=columns, diagnoses=words, sexes={})
+    assert not missing_images(table).any()
+    assert table["diagnosis"].tolist() == ["nv"]
+    assert table["lesion_id"].tolist() == [unicodedata.normalize("NFC", "Ä1")]
+
+
+def test_all_unknown_diagnoses_are_named_at_once_with_their_counts(tmp_path: Path) -> None:
+    words = ["zyste", "nv", "warze", "zyste", "ekzem", "Narbe", "Warze"]
+    rows = "".join(f"i{number},{word}\n" for number, word in enumerate(words))
+    with pytest.raises(SiteError) as refusal:
+        read(folder(tmp_path, f"image_id,diagnosis\n{rows}"), columns={}, diagnoses={})
+    assert "row 2, column 'diagnosis': 'zyste' (2 rows) is not a known diagnosis; nor are 'warze', " in str(
+        refusal.value
+    )
+    assert "'ekzem', 'Narbe', 'Warze'; known are mel, nv" in str(refusal.value)
+    assert "add them to the site's diagnoses" in str(refusal.value)
+
+
+def test_a_sex_can_be_mapped_to_unknown_and_a_refusal_says_where(tmp_path: Path) -> None:
+    root = folder(tmp_path, CSV.replace(";weiblich;", ";Divers;"))
+    with pytest.raises(
+        SiteError, match=r"'Divers' is not understood; expected .* map it in the site's sexes"
+    ):
+        read(root)
+    assert read(root, sexes={"divers": "unknown"})["sex"].isna().tolist() == [True, False, True, False]
 
 
 def test_unknown_diagnosis_names_file_row_value_and_nearest(tmp_path: Path) -> None:

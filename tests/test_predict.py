@@ -172,6 +172,13 @@ def test_unreadable_images_are_named_and_do_not_stop_the_others(tmp_path: Path) 
     ]
 
 
+def test_without_a_single_prediction_no_guarantee_is_printed(tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_text("hello")
+    found = fedderm("predict", trained(tmp_path).path, tmp_path / "text.png")
+    assert (found.code, found.out) == (2, "")
+    assert "text.png: not an image" in found.err
+
+
 def test_a_model_that_cannot_be_used_is_one_sentence(tmp_path: Path) -> None:
     image = clinic(tmp_path) / "i0.png"
     folder = trained(tmp_path)

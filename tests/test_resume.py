@@ -188,14 +188,19 @@ def test_killed_in_its_rounds_and_in_its_final_evaluation_and_resumed_it_equals_
 
 
 @pytest.mark.slow
-def test_ctrl_c_leaves_a_run_that_can_be_resumed_and_no_process(
-    tmp_path_factory: pytest.TempPathFactory, reference: RunFolder, started: list[subprocess.Popen[str]]
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda one: one.name)
+def test_a_signal_to_all_leaves_a_run_that_can_be_resumed_and_no_process(
+    tmp_path_factory: pytest.TempPathFactory,
+    reference: RunFolder,
+    started: list[subprocess.Popen[str]],
+    number: signal.Signals,
 ) -> None:
+    """Ctrl-C in a terminal; SIGTERM from `timeout`, which signals its whole group."""
     root = tmp_path_factory.mktemp("stop")
     process = command("run", write_config(root, **LONG), cwd=root)
     started.append(process)
     until(process, lambda: finished_rounds(only_run(root)) == 1)
-    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, number)
     output, _ = process.communicate(timeout=60)
     run = only_run(root)
     assert process.returncode == 130, output
@@ -204,3 +209,19 @@ def test_ctrl_c_leaves_a_run_that_can_be_resumed_and_no_process(
     assert nothing_left(process, root)
     run_in_memory(RunFolder.open(run))
     assert_equal(run, reference)
+
+
+@pytest.mark.slow
+def test_sigterm_while_sites_are_prepared_says_how_to_go_on(
+    tmp_path: Path, started: list[subprocess.Popen[str]]
+) -> None:
+    """No signal handler of a simulation is there yet."""
+    sites = [{"name": "north", "source": "simulated", "lesions": 4000, "render_size": 512}]
+    process = command("run", write_config(tmp_path, sites), cwd=tmp_path)
+    started.append(process)
+    until(process, lambda: any(tmp_path.rglob("simulated")))
+    process.terminate()
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert f"go on with: fedderm run --resume {only_run(tmp_path)}" in output
+    assert "Traceback" not in output

@@ -1,6 +1,8 @@
 """The run folder: what a round leaves, in which order, and what is read back."""
 
 import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -106,12 +108,17 @@ def test_a_round_done_again_after_a_kill_replaces_what_it_left(tmp_path: Path) -
 
 
 def test_the_end_adds_up_the_seconds_of_all_sittings(tmp_path: Path) -> None:
+    """From the very begin of each, when its sites are loaded: the first sitting here began a minute ago."""
     run = new_run(tmp_path)
     run.write_json("environment.json", {"python": "3"})
-    run.finish(10)
-    run.finish(2.5)
+    replace(run, since=run.since - timedelta(seconds=60)).end_sitting()
+    assert run.read_json("environment.json")["seconds"] == pytest.approx(60, abs=5)
+    replace(run, since=datetime.now(UTC) - timedelta(seconds=2.5)).end_sitting()
+    environment = run.read_json("environment.json")
+    assert environment == {"python": "3", "seconds": pytest.approx(62.5, abs=10)}
+    assert run.state()["finished"] is False
+    run.finish()
     assert run.state()["finished"] is True
-    assert run.read_json("environment.json") == {"python": "3", "seconds": 12.5}
 
 
 def test_json_is_plain_and_never_nan(tmp_path: Path) -> None:
@@ -131,9 +138,9 @@ def test_a_run_can_be_opened_where_its_data_lie_elsewhere(tmp_path: Path) -> Non
 
 
 def test_the_environment_names_no_person_machine_or_path() -> None:
-    found = environment.describe(7)
+    found = environment.describe(7, datetime(2026, 11, 21, 5, 8, tzinfo=UTC))
     text = json.dumps(found)
-    assert found["seed"] == 7
+    assert (found["seed"], found["started"]) == (7, "2026-11-21T05:08:00+00:00")
     assert found["torch"] != "not installed"
     assert str(Path.home()) not in text
     assert str(Path(__file__).parents[1]) not in text

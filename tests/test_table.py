@@ -132,10 +132,11 @@ def test_reads_any_delimiter_and_encoding(tmp_path: Path, delimiter: str, encodi
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("", "cannot be read as a table"),
+        ("", r"t\.csv is empty; expected a row of column names and a row for each image"),
         ("a,b\n", "no rows"),
-        ("a,b\n1,2,3\n4,5,6\n", "cannot be read as a table"),
-        ("a,b\n1,2\n1,2,3\n", "cannot be read as a table"),
+        ("a,b\n1,2,3\n4,5,6\n", "as a table: row 2 has 3 cells and those above it 2; put a text that holds"),
+        ("a,b\n1,2\n1,2,3\n", "as a table: row 3 has 3 cells and those above it 2"),
+        ('a,b\n1,2\n"1,2\n', "as a table: the quotation mark in row 3 is never closed"),
         ("a,a\n1,2\n", "there twice"),
     ],
 )
@@ -150,7 +151,43 @@ def test_broken_tables_are_one_sentence(tmp_path: Path, content: str, words: str
 
 def test_a_file_that_is_no_spreadsheet(tmp_path: Path) -> None:
     (tmp_path / "t.xlsx").write_bytes(b"not a zip")
-    with pytest.raises(SiteError, match=r"t\.xlsx cannot be read as a table"):
+    with pytest.raises(SiteError, match=r"t\.xlsx is no Excel workbook: it is damaged, or another kind"):
         read_table(tmp_path / "t.xlsx")
     with pytest.raises(SiteError, match="does not exist"):
         read_table(tmp_path / "absent.csv")
+
+
+def test_an_encoding_that_is_wrong_or_unknown_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_bytes("a;b\nNävus;x\n".encode("latin-1"))
+    with pytest.raises(SiteError, match=r"t\.csv is not utf-8 text; correct the site's encoding"):
+        read_table(tmp_path / "t.csv", encoding="utf-8")
+    with pytest.raises(SiteError, match="there is no encoding 'utf-9'"):
+        read_table(tmp_path / "t.csv", encoding="utf-9")
+
+
+@pytest.mark.parametrize(
+    ("written", "years"),
+    [("47", 47), ("47 years", 47), ("47 Jahre", 47), ("47y", 47), ("47,5", 47.5), ("47.5 J.", 47.5)],
+)
+def test_an_age_may_have_a_unit_of_years_and_a_decimal_comma(written: str, years: float) -> None:
+    assert validate(raw(age=[written, "1 year", "?"]), "t.csv")["age"].tolist()[:2] == [years, 1]
+
+
+@pytest.mark.parametrize("written", ["47 months", "4 7", "47,5,1", "years", "470 years", "forty"])
+def test_an_age_that_is_no_number_of_years_is_refused(written: str) -> None:
+    with pytest.raises(SiteError, match=f"row 2: '{written}' is not an age in years"):
+        validate(raw(age=[written, "1", "2"]), "t.csv")
+
+
+def test_all_words_that_are_not_understood_are_named_at_once() -> None:
+    with pytest.raises(
+        SiteError, match=r"row 2: 'x' \(2 rows\) is not understood; nor are 'y'; expected male"
+    ):
+        validate(raw(sex=["x", "y", "X".lower()]), "t.csv")
+    with pytest.raises(SiteError, match=r"row 2: 'old' is not an age in years from 0 to 120; nor are '-1'; "):
+        validate(raw(age=["old", "-1", "30"]), "t.csv")
+    names = [f"n{number}" for number in range(13)]
+    with pytest.raises(
+        SiteError, match=r"'n0' is not a known .*; nor are 'n1', .*, 'n9' and 3 more; known are"
+    ):
+        validate(raw(diagnosis=names), "t.csv")

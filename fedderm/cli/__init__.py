@@ -3,10 +3,12 @@
 import sys
 
 import typer
+from typer import core
 
 from fedderm.cli import commands, site_commands
 from fedderm.cli.errors import exit_code_of
 
+core.HAS_RICH = False  # with rich at hand typer writes "\[required]", even where it is told not to use it
 app = typer.Typer(
     name="fedderm",
     help="Federated learning across clinical sites for dermoscopic skin-cancer images. Research use only.",

@@ -36,7 +36,7 @@ def predict_images(model: Path, images: list[Path], site: str | None, as_json: b
             print(json.dumps(prediction.as_dict()), flush=True)
         else:
             found.append(prediction)
-    if not as_json:
+    if found:
         _print(found, predictor)
     if unreadable > 1:
         tell(f"{unreadable} of {len(paths)} images could not be read")
@@ -71,8 +71,7 @@ def _print(predictions: list[Prediction], predictor: Predictor) -> None:
         differential = ", ".join(f"{name} {share:.0%}" for name, share in one.differential.items())
         table.add_row(str(one.image), f"{one.probability:.3f}", one.decision, differential or "-")
     console = output()
-    if predictions:
-        console.print(table)
+    console.print(table)
     console.print(f"threshold {predictor.point.threshold_probability:.3f}: {predictor.point.origin}")
     console.print("A guarantee speaks of a lesion's mean over its images, not of one image.")
     console.print("Research use only; not a medical device.")

@@ -2,6 +2,7 @@
 
 import shlex
 import shutil
+import signal
 from pathlib import Path
 
 from fedderm import config
@@ -28,6 +29,8 @@ def start(
 
 
 def _run(folder: RunFolder, console: Console, *, fresh: bool) -> None:
+    # A stop from outside (timeout, systemd, Slurm, a CI) is Ctrl-C, while sites are prepared too.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     hint = f"go on with: fedderm run --resume {shlex.quote(str(folder.path))}"
     try:
         with console:
@@ -43,12 +46,20 @@ def _run(folder: RunFolder, console: Console, *, fresh: bool) -> None:
             # The sites could not even be loaded: there is nothing to go on with.
             shutil.rmtree(folder.path, ignore_errors=True)
         raise error
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _fresh(path: Path | None, data_root: Path | None, overrides: list[str]) -> RunFolder:
     if path is None:
         raise ValueError("give a config, such as configs/demo.yaml, or --resume with a run's folder")
-    return RunFolder.create(config.load(path, overrides, data_root))
+    experiment = config.load(path, overrides, data_root)
+    from fedderm.preparation import check_choices
+    from fedderm.runtime import require_gpus
+
+    check_choices(experiment)
+    require_gpus(experiment.resources)
+    return RunFolder.create(experiment)
 
 
 def _resumed(path: Path | None, data_root: Path | None, overrides: list[str], resume: Path) -> RunFolder:

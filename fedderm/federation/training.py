@@ -129,6 +129,11 @@ def _strategy(settings: StrategySettings, *, resumed: bool) -> Strategy:
             f"strategy {settings.name} keeps a momentum between rounds that is not stored yet, so that a "
             "resumed run would differ from one that never stopped; start the experiment anew"
         )
+    return build_strategy(settings)
+
+
+def build_strategy(settings: StrategySettings) -> Strategy:
+    """Return the strategy of these settings; raises ValueError where it has not such parameters."""
     own = {"proximal_mu": settings.proximal_mu} if settings.name == "fedprox" else {}
     parameters = {**settings.parameters, **own}
     return build(settings.name, **parameters)

