@@ -6,6 +6,7 @@ choice of ours, backed by what was measured between HAM10000's four sources and 
 """
 
 import io
+from collections.abc import Callable
 from typing import Annotated, Any, Self
 
 import numpy as np
@@ -21,6 +22,7 @@ Positive = Annotated[float, Field(gt=0)]
 Triple = tuple[Positive, Positive, Positive]
 Spread = Annotated[float, Field(ge=0, le=1)]
 Pixels = NDArray[np.uint8]
+_Layer = Callable[[NDArray[np.float32], np.random.Generator], NDArray[np.float32]]
 
 
 class ByLabel(BaseModel):
@@ -156,17 +158,17 @@ def _with_artefacts(
 ) -> NDArray[np.float32]:
     """Return the skin with what lies on it, lowest layer first: ink, hair, gel bubbles, ruler."""
     fewest, most = profile.hair_strands
-    for stream, rate, draw in zip(
-        rng.spawn(4),
-        (profile.ink, profile.hair, profile.bubbles, profile.ruler),
-        (
-            artefacts.ink,
-            lambda p, r: artefacts.hair(p, r, int(r.integers(fewest, most + 1))),
-            artefacts.bubbles,
-            artefacts.ruler,
-        ),
-        strict=True,
-    ):
+
+    def hair(pixels: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+        return artefacts.hair(pixels, rng, int(rng.integers(fewest, most + 1)))
+
+    layers: tuple[tuple[Rate, _Layer], ...] = (
+        (profile.ink, artefacts.ink),
+        (profile.hair, hair),
+        (profile.bubbles, artefacts.bubbles),
+        (profile.ruler, artefacts.ruler),
+    )
+    for stream, (rate, draw) in zip(rng.spawn(len(layers)), layers, strict=True):
         if stream.random() < _rate(rate, malignant):
             pixels = draw(pixels, stream)
     return pixels
