@@ -21,18 +21,19 @@ def serve(
     grid: Grid,
     folder: RunFolder,
     observer: Observer,
-    prepared: Prepared,
+    prepared: Prepared | None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> None:
     """Train, evaluate, recalibrate and report; what an earlier sitting finished is kept.
 
-    ``prepared`` is what was found out about the sites beforehand.
+    ``prepared`` is what was found out about simulated sites beforehand; None where sites are elsewhere, and the
+    server knows of them what their cards say.
     """
     experiment = folder.experiment
     if folder.read_json("environment.json") is None:
         folder.write_json("environment.json", describe(experiment.seed, folder.since))
     salt = secrets.token_hex(16)
-    given_up = prepared.given_up(salt)
+    given_up = {} if prepared is None else prepared.given_up(salt)
     traffic = Traffic(**folder.state().get("traffic", {}))
     session = Session(grid, folder, observer, should_stop, salt, given_up, traffic)
     session.note(stopped=None)
