@@ -26,8 +26,8 @@ def serve(
 ) -> None:
     """Train, evaluate, recalibrate and report; what an earlier sitting finished is kept.
 
-    ``prepared`` is what was found out about simulated sites beforehand; None where sites are elsewhere, and the
-    server knows of them what their cards say.
+    ``prepared`` is what was found out about simulated sites beforehand; None where sites are elsewhere and
+    the server knows what their cards say.
     """
     experiment = folder.experiment
     if folder.read_json("environment.json") is None:
