@@ -117,7 +117,7 @@ class Workers:
         else:
             count = self._resources.workers_for(self._nodes)
             self._folder = Path(tempfile.mkdtemp(prefix="fedderm-", dir=_short_temp()))
-            with _changed([_OUR_SIGNALS, *_LEAN_HEAD]):
+            with _changed([_OUR_SIGNALS, *_LEAN_HEAD]), _in_time():
                 ray.init(
                     num_cpus=count * self._resources.cpus_per_site,
                     include_dashboard=False,
@@ -168,6 +168,20 @@ class Workers:
         ray.shutdown()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _in_time() -> Iterator[None]:
+    """Say of a Ray that has not come up within the 30 seconds it gives itself what a person can do."""
+    try:
+        yield
+    except Exception as error:
+        if "timed out during startup" not in str(error):
+            raise
+        raise ValueError(
+            "Ray did not start within its 30 seconds: this machine is too busy; go on with --resume when it "
+            "has room, or with fewer resources.workers"
+        ) from None
 
 
 def _nothing(*_: object, **__: object) -> None:

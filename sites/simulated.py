@@ -105,8 +105,9 @@ class SimulatedSite(SiteSettings):
                         self._build(folder, seed)
             table = pd.read_csv(folder / "metadata.csv", dtype={"skin_type": str})
         except OSError as error:
+            reason = (error.strerror or str(error)).lower()
             raise SiteError(
-                f"site {self.name}: rendering the simulated centre into {folder.parent} failed ({error}); "
+                f"the simulated centre cannot be rendered into {folder.parent} ({reason}); "
                 "make sure the folder can be written and has free space"
             ) from error
         table["path"] = [str(folder / "images" / f"{name}.jpg") for name in table["image_id"]]

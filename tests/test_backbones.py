@@ -85,8 +85,8 @@ def test_a_name_is_refused_without_torch_in_the_same_words(name: str) -> None:
     assert sorted(str(early.value).split()) == sorted(str(late.value).split())
 
 
-def test_every_name_that_timm_takes_passes_without_torch() -> None:
-    for name in [*SHORT_NAMES, *timm.list_models(), "convnext_tiny_in22ft1k", "resnet18.a1_in1k"]:
+def test_names_that_timm_takes_pass_without_torch() -> None:
+    for name in [*SHORT_NAMES, *timm.list_models()[::50], "convnext_tiny_in22ft1k", "resnet18.a1_in1k"]:
         check_names(ModelSettings(backbone=name, pretrained="none"))
 
 

@@ -252,6 +252,19 @@ def test_a_killed_simulation_takes_its_workers_along(tmp_path: Path, short_temp:
     assert ray_processes(short_temp) == []
 
 
+def test_a_machine_too_busy_for_ray_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray gives itself 30 seconds and then raises a bare Exception, which would read as a fault of ours."""
+
+    def late(*_: object, **__: object) -> None:
+        raise Exception("The current node timed out during startup. This could happen because ...")
+
+    monkeypatch.setattr("ray.init", late)
+    with pytest.raises(
+        ValueError, match=r"Ray did not start within its 30 seconds: this machine is too busy"
+    ):
+        simulate(ServerApp(), client_app, 1, Resources(workers=1), tmp_path / "flower.log")
+
+
 def test_gpus_without_a_gpu_are_refused_before_ray_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -197,7 +197,9 @@ def test_diagnoses_without_a_generator_are_refused() -> None:
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "simulated").write_text("a file where a folder should be")
-    with pytest.raises(SiteError, match="site clinic: rendering the simulated centre into"):
+    with pytest.raises(
+        SiteError, match=r"^the simulated centre cannot be rendered into .* \(file exists\); make"
+    ):
         centre().read(None, tmp_path, 1)
 
 
