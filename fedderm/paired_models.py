@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedderm.evaluation.comparison import delong_test, holm, mcnemar_p, paired_differences
+from fedderm.evaluation.comparison import FEWEST, delong_test, holm, mcnemar_p, paired_differences
 from fedderm.evaluation.documents import Estimate
 from fedderm.evaluation.recalibration import site_seed
 from fedderm.evaluation.scores import Scores
@@ -29,7 +29,7 @@ class SiteComparison:
     differences: Mapping[str, Estimate]
     """SHOWN metrics by lesion, second less first, with the interval of a paired bootstrap of lesions."""
     auc_p: float | None
-    """DeLong's test."""
+    """DeLong's test; None with fewer than FEWEST lesions of a class."""
     auc_p_holm: float | None
     """Adjusted for the number of sites."""
     decisions_p: float | None
@@ -112,10 +112,11 @@ def _parts(local: LocalSite, predictor: Predictor, precision: str) -> Iterator[S
 
 def _delong(one: Scores, two: Scores) -> tuple[float | None, float | None, float | None]:
     malignant = int(one.positive.sum())
-    if min(malignant, len(one) - malignant) < 2:
+    fewest = min(malignant, len(one) - malignant)
+    if fewest < 2:
         return None, None, None
     test = delong_test(one, two)
-    return test.first, test.second, test.p_value
+    return test.first, test.second, test.p_value if fewest >= FEWEST else None
 
 
 def _mcnemar(one: Scores, two: Scores, first: float, second: float) -> float | None:

@@ -20,7 +20,8 @@ def evaluate_against(run: Path, against: Path, data_root: Path | None) -> None:
     out.print(table)
     out.print(
         f"By lesion, {against} -> {run}. Differences with 95 % intervals of a paired bootstrap of lesions; "
-        "decisions at each federation's own threshold. Holm: adjusted for the number of sites."
+        "decisions at each federation's own threshold. Holm: DeLong's p, adjusted for the number of sites; "
+        "McNemar's is of one site by itself. No interval or p with fewer than 10 lesions of a class."
     )
 
 

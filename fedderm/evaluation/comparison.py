@@ -7,6 +7,7 @@ of Statistics 6 (1979). DeLong's and McNemar's tests need independent rows: they
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,9 @@ from fedderm.evaluation.documents import Estimate, OperatingPoint, PairedDecisio
 from fedderm.evaluation.intervals import LEVEL, bootstrap, percentile
 from fedderm.evaluation.metrics import METRICS, Scheme, metrics_of
 from fedderm.evaluation.scores import Floats, Scores
+
+FEWEST: Final = 10
+"""Lesions of either class from which a difference has an interval (a choice)."""
 
 
 @dataclass(frozen=True)
@@ -98,11 +102,14 @@ def paired_differences(
     """Return METRICS of the second less those of the first, with 95 % intervals of a bootstrap of lesions.
 
     Both see the same draws: two models at their points, or the same scores at two points. No interval where
-    no replicate differs or where one is undefined. Raises ValueError where the sets hold other lesions.
+    no replicate differs or where one is undefined, and none with fewer than FEWEST lesions of a class, where
+    a bootstrap is far too narrow. Raises ValueError where the sets hold other lesions.
     """
-    _same_lesions(first, second)
+    lesions, _ = _same_lesions(first, second)
+    positive = int(np.count_nonzero(lesions.positive))
+    enough = min(positive, len(lesions) - positive) >= FEWEST and resamples > 0
     drawn = [
-        bootstrap(scores, point, scheme, resamples, np.random.default_rng(seed))
+        bootstrap(scores, point, scheme, resamples, np.random.default_rng(seed)) if enough else None
         for scores, point in zip((first, second), points, strict=True)
     ]
     found: dict[Unit, dict[str, Estimate]] = {}
@@ -112,7 +119,11 @@ def paired_differences(
             for scores, point in zip((first, second), points, strict=True)
         )
         found[unit] = {
-            name: _difference(one[name], two[name], drawn[0][unit][name], drawn[1][unit][name])
+            name: _difference(
+                one[name],
+                two[name],
+                None if drawn[0] is None or drawn[1] is None else drawn[1][unit][name] - drawn[0][unit][name],
+            )
             for name in METRICS
         }
     return found
@@ -128,12 +139,10 @@ def holm(p_values: Mapping[str, float | None]) -> dict[str, float | None]:
     return adjusted
 
 
-def _difference(first: float | None, second: float | None, before: Floats, after: Floats) -> Estimate:
+def _difference(first: float | None, second: float | None, replicates: Floats | None) -> Estimate:
     if first is None or second is None:
         return Estimate(value=None)
-    with np.errstate(invalid="ignore"):
-        replicates = after - before
-    if not np.isfinite(replicates).all() or np.ptp(replicates) < 1e-12:
+    if replicates is None or not np.isfinite(replicates).all() or np.ptp(replicates) < 1e-12:
         return Estimate(value=second - first)
     return percentile("difference", second - first, replicates)
 

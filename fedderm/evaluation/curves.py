@@ -136,6 +136,10 @@ def precision_recall(counts: Counts, unit: Unit) -> PrecisionRecall | None:
     return PrecisionRecall(recall, precision, area)
 
 
+MOST = 0.999
+"""Net benefit at higher probabilities is told at this one: its odds grow without bound."""
+
+
 def edge_probabilities(calibration: CalibrationMap) -> Floats:
     """Return the calibrated probability at each bin's lower edge, ``(bins,)``; never falling.
 

@@ -61,6 +61,8 @@ def _against(distance: float, within: Floats, between: Floats, n: int, block: Bl
     factor = 1 + 1 / sites
     own = max(0.0, factor * trace_b - noise)
     expected = trace_s / n + own
+    if expected < 1e-12:  # nothing varies: all scores in one bin, or features that only tell the classes
+        return Departure(1.0, 1.0, (1.0, 1.0))
     square_s = max(float(((within @ within.T) ** 2).sum()) - trace_s**2 / n, 1e-300)
     square_b = _square_trace(between, trace_b)
     mixed = float(((within @ between.T) ** 2).sum())

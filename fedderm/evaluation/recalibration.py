@@ -67,8 +67,9 @@ def federation_point(
     threshold, certificate = federation_threshold(counts, target, confidence)
     source = "The pooled calibration splits of the training sites."
     origin = f"{source} {certificate.sentence} Probabilities: {choice.sentence}."
-    n = counts.n("lesion")
-    prevalence = counts.positives("lesion") / n if n else None
+    n, p = counts.n("lesion"), counts.positives("lesion")
+    # 0 or 1 is what minimum cell sizes leave of a class, not a prevalence to correct towards.
+    prevalence = p / n if 0 < p < n else None
     return operating_point(choice.map, threshold, origin, prevalence), certificate
 
 

@@ -3,6 +3,8 @@
 A rate is published where its denominators reach ``min_cell``. ``disclosure.py`` does the same for counts.
 """
 
+from typing import Any
+
 import numpy as np
 
 from fedderm.evaluation.documents import (
@@ -12,6 +14,7 @@ from fedderm.evaluation.documents import (
     Performance,
     ReliabilityBin,
     Roc,
+    ShiftDiagnosis,
     SiteEvaluation,
     SplitSize,
     ThresholdOffer,
@@ -32,7 +35,10 @@ def redact(evaluation: SiteEvaluation, min_cell: int) -> SiteEvaluation:
     if min_cell <= 1:
         return evaluation
     test = {unit: (p.positives, p.n - p.positives) for unit, p in evaluation.before.items()}
-    own = evaluation.site_point.model_copy(update={"origin": _origin(evaluation, min_cell)})
+    hidden = _calibration_hidden(evaluation, min_cell)
+    own = evaluation.site_point
+    if hidden:
+        own = own.model_copy(update={"origin": _origin(evaluation, min_cell), "prevalence": None})
     return evaluation.model_copy(
         update={
             "splits": {name: _size(size, min_cell) for name, size in evaluation.splits.items()},
@@ -41,12 +47,14 @@ def redact(evaluation: SiteEvaluation, min_cell: int) -> SiteEvaluation:
             "certificate": _certificate(evaluation.certificate, min_cell),
             "before": _performances(evaluation.before, min_cell),
             "after": _performances(evaluation.after, min_cell),
-            "whole_site": _performances(evaluation.whole_site, min_cell),
+            # Whole site less test would be the calibration split.
+            "whole_site": {} if hidden else _performances(evaluation.whole_site, min_cell),
             "roc": {unit: _thin(roc, *test[unit], min_cell) for unit, roc in evaluation.roc.items()},
             "reliability_before": _merge_bins(evaluation.reliability_before, min_cell),
             "reliability_after": _merge_bins(evaluation.reliability_after, min_cell),
             "thresholds": _offers(evaluation, min_cell),
-            "zones": _zones(evaluation.zones, min_cell),
+            "zones": [] if hidden else _zones(evaluation.zones, min_cell),
+            "shift": _shift(evaluation.shift, min_cell),
             "decisions": _decisions(evaluation.decisions, min_cell),
         }
     )
@@ -57,14 +65,21 @@ def _hide(n: int, min_cell: int) -> int:
 
 
 def _size(size: SplitSize, min_cell: int) -> SplitSize:
-    return SplitSize(**{name: _hide(n, min_cell) for name, n in size.model_dump().items()})
+    found = {name: _hide(n, min_cell) for name, n in size.model_dump().items()}
+    if any(0 < n < min_cell for n in (size.positive_lesions, size.lesions - size.positive_lesions)):
+        # Images of a lesion are no protection, and the other class would tell this one.
+        found |= {"positive_images": 0, "positive_lesions": 0}
+    return SplitSize(**found)
+
+
+def _calibration_hidden(evaluation: SiteEvaluation, min_cell: int) -> bool:
+    """Return whether the calibration split has a class that the minimum hides."""
+    size = evaluation.splits.get("calibration")
+    counted = () if size is None else (size.positive_lesions, size.lesions - size.positive_lesions)
+    return any(0 < n < min_cell for n in (*counted, evaluation.certificate.positives))
 
 
 def _origin(evaluation: SiteEvaluation, min_cell: int) -> str:
-    size = evaluation.splits.get("calibration")
-    counted = () if size is None else (size.positive_lesions, size.lesions - size.positive_lesions)
-    if not any(0 < n < min_cell for n in (*counted, evaluation.certificate.positives)):
-        return evaluation.site_point.origin
     source = "The site's own" if evaluation.certificate.certified else "The federation's"
     return (
         f"{source} threshold; {evaluation.site_point.calibration} calibration. The calibration split has "
@@ -134,14 +149,37 @@ def _offers(evaluation: SiteEvaluation, min_cell: int) -> list[ThresholdOffer]:
     """Return the offers of a site whose calibration and test lesions of either kind reach the minimum."""
     shown = evaluation.before.get("lesion")
     test = (shown.positives, shown.n - shown.positives) if shown else ()
-    size = evaluation.splits.get("calibration")
-    calibration = (size.positive_lesions, size.lesions - size.positive_lesions) if size else ()
-    return [] if any(0 < n < min_cell for n in (*test, *calibration)) else evaluation.thresholds
+    if _calibration_hidden(evaluation, min_cell) or any(0 < n < min_cell for n in test):
+        return []
+    n = shown.n if shown else 0
+    return [_offer(offer, n, min_cell) for offer in evaluation.thresholds]
+
+
+def _offer(offer: ThresholdOffer, n: int, min_cell: int) -> ThresholdOffer:
+    """Return an offer whose sentence counts no errors, and whose NPV has lesions enough below it."""
+    referred = offer.referrals_per_1000.value
+    below = 0 if referred is None else round(n * (1 - referred / 1000))
+    update: dict[str, Any] = {"npv": Estimate(value=None)} if 0 < below < min_cell else {}
+    if offer.method in ("npv", "referral"):
+        said = "Certified" if offer.certified else "Cannot be certified"
+        update["promise"] = f"{said} at the run's target and confidence; the site's policy keeps the counts."
+    return offer.model_copy(update=update)
 
 
 def _zones(zones: list[Zone], min_cell: int) -> list[Zone]:
-    small = any(0 < n < min_cell for zone in zones for n in (zone.malignant, zone.lesions - zone.malignant))
-    return [] if small else zones
+    if any(0 < n < min_cell for zone in zones for n in (zone.malignant, zone.lesions - zone.malignant)):
+        return []
+    basis = "The bounds' origins hold counts that the site's policy keeps."
+    return [zone.model_copy(update={"basis": basis}) for zone in zones]
+
+
+def _shift(shift: ShiftDiagnosis | None, min_cell: int) -> ShiftDiagnosis | None:
+    lesions = None if shift is None else shift.evidence.get("lesions")
+    if shift is None or lesions is None or lesions >= min_cell:
+        return shift
+    kept = {name: value for name, value in shift.evidence.items() if name != "lesions"}
+    sentence = f"What changed here cannot be told: fewer than {min_cell} lesions."
+    return shift.model_copy(update={"evidence": kept, "sentence": sentence})
 
 
 def _decisions(decisions: PairedDecisions | None, min_cell: int) -> PairedDecisions | None:

@@ -207,10 +207,15 @@ def _mean_squared_errors(counts: Counts, point: OperatingPoint, unit: Unit, edge
 def site_replicates(
     scores: Scores, *, resamples: int, seed: np.random.SeedSequence, threshold: float, min_cell: int = 0
 ) -> dict[Unit, Replicates]:
-    """Return a site's replicates of its test split for both units; see ``replicate_histograms``."""
+    """Return a site's replicates of its test split; see ``replicate_histograms``.
+
+    Of lesions only where the site keeps small cells to itself: whoever knows the draws can solve replicates
+    of images for each lesion's own images. Those of lesions tell no more than the merged counts.
+    """
+    units: tuple[Unit, ...] = UNITS if min_cell <= 1 else ("lesion",)
     return {
         unit: replicate_histograms(
             scores, resamples=resamples, seed=seed, unit=unit, threshold=threshold, min_cell=min_cell
         )
-        for unit in UNITS
+        for unit in units
     }

@@ -7,7 +7,7 @@ squares of the trunk's pooled features over lesions. The server turns them into 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Self
 
 import numpy as np
@@ -26,6 +26,9 @@ EDGES: Final = coarse_edges(0.0)
 FEWEST_OF_CLASS: Final = 10
 """Lesions, over all sites, from which a class has a mean of its own (a choice)."""
 
+FEWEST_SUMMED: Final = 5
+"""Lesions of a class whose sums leave a site: two can be solved for from sums and sums of squares."""
+
 FEWEST_AT_SITE: Final = 8
 """Lesions of a training site from which it has a departure (a choice)."""
 
@@ -38,9 +41,9 @@ def feature_summary(
     """Return what a site sends of its features: ``number`` (4,), ``sum`` and ``squares`` (4, D), by class.
 
     ``features`` (N, D) and ``truth`` (N,) are of images, averaged within each ``lesion`` (N,) first. A class
-    of fewer than ``min_cell`` lesions, or of one, which would be that lesion's own features, is left out: its
-    rows are 0. Summaries of disjoint sets of lesions add up. Raises ValueError for lengths that differ, for
-    values that are not finite, and for a lesion of two classes.
+    of fewer than ``min_cell`` lesions, or of fewer than five, whose own features the sums would nearly tell,
+    is left out: its rows are 0. Summaries of disjoint sets of lesions add up. Raises ValueError for lengths
+    that differ, for values that are not finite, and for a lesion of two classes.
     """
     rows, ids = lesion_means(features, lesion)
     labels = np.asarray(truth)
@@ -52,7 +55,7 @@ def feature_summary(
         raise ValueError(f"feature summary: lesion {str(mixed)!r} carries images of different classes")
     member = labels[first][:, None] == np.arange(len(CLASSES))
     number = member.sum(axis=0) if len(names) else np.zeros(len(CLASSES), np.int64)
-    shown = member * (number >= max(min_cell, 2))
+    shown = member * (number >= max(min_cell, FEWEST_SUMMED))
     return {
         "number": shown.sum(axis=0).astype(np.int64),
         "sum": shown.T.astype(np.float64) @ rows,
@@ -94,7 +97,7 @@ class Block:
         A change of case mix moves a site's mean along these and along nothing else.
         """
         malignant = self.numbers[1:]
-        if self.numbers[0] == 0 or malignant.sum() == 0:
+        if self.numbers[0] == 0 or malignant.sum() == 0 or not len(self.scale):
             return np.empty((len(self.scale), 0))
         pooled = malignant @ self.means[1:] / malignant.sum()
         own = [mean for mean, n in zip(self.means[1:], malignant, strict=True) if n >= FEWEST_OF_CLASS]
@@ -202,7 +205,11 @@ def reference_of(
         for name in ("number", "sum", "squares")
     ]
     histograms = np.stack([coarse_histograms(counts_by_site[name]) for name in sorted(counts_by_site)])
-    return ShiftReference(block_of(stacked[0].astype(np.int64), stacked[1], stacked[2]), histograms)
+    block = block_of(stacked[0].astype(np.int64), stacked[1], stacked[2])
+    # In the order of their own values: the place of a row must not tell whose it is.
+    place = np.lexsort((block.departures.sum(axis=1), block.lesions))
+    block = replace(block, departures=block.departures[place], lesions=block.lesions[place])
+    return ShiftReference(block, np.array(sorted(histograms.tolist()), dtype=histograms.dtype))
 
 
 def coarse_histograms(counts: Counts) -> Ints:

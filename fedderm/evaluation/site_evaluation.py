@@ -8,11 +8,13 @@ from fedderm.evaluation.calibration import FEWEST, CalibrationMap
 from fedderm.evaluation.comparison import paired_decisions
 from fedderm.evaluation.documents import (
     Certificate,
+    Estimate,
     OperatingPoint,
     Performance,
     ShiftDiagnosis,
     SiteEvaluation,
     SplitSize,
+    ThresholdOffer,
     Unit,
 )
 from fedderm.evaluation.informed import FederationEvidence
@@ -62,6 +64,8 @@ def evaluate_site(
         max_referral=settings.max_referral,
         target_npv=settings.target_npv,
     )
+    if shift is not None and shift.verdict in ("acquisition", "both"):
+        offers = [_withheld(offer) if offer.method == "informed" else offer for offer in offers]
     by_level, gaps = subgroups(
         test,
         attributes,
@@ -85,13 +89,35 @@ def evaluate_site(
         reliability_before=reliability(lesions, federation_point),
         reliability_after=reliability(lesions, own),
         thresholds=offers,
-        zones=zones(calibration, test, offers, own, confidence=settings.confidence),
+        zones=zones(calibration, test, _relied_on(offers, shift), own, confidence=settings.confidence),
         decisions=paired_decisions(test, federation_point, own),
         shift=shift,
         subgroups=by_level,
         subgroup_gaps=gaps,
     )
     return redact(found, settings.min_cell)
+
+
+def _withheld(offer: ThresholdOffer) -> ThresholdOffer:
+    """Return the informed offer of a site whose images differ: its promise is of sites like the others."""
+    nothing = Estimate(value=None)
+    return offer.model_copy(
+        update={
+            "threshold": None,
+            "certified": False,
+            "promise": "Not offered: the images differ from those of the training sites it would rely on.",
+            "sensitivity": nothing,
+            "specificity": nothing,
+            "npv": nothing,
+            "referrals_per_1000": nothing,
+        }
+    )
+
+
+def _relied_on(offers: list[ThresholdOffer], shift: ShiftDiagnosis | None) -> list[ThresholdOffer]:
+    """Return the offers that may bound a zone: the informed one only where nothing speaks against it."""
+    alike = shift is None or shift.verdict in ("neither", "prevalence")
+    return [offer for offer in offers if alike or offer.method != "informed"]
 
 
 def own_point(

@@ -71,13 +71,15 @@ def conclude(session: Session, cards: Sequence[SiteCard], arrays: ArrayRecord) -
 def _recalibrate(
     session: Session, cards: Sequence[SiteCard], arrays: ArrayRecord, standards: Standards
 ) -> dict[str, _Conclusion]:
+    # Training sites are part of the reference: only those that are not need it.
+    reference = messages.to_record(standards.arrays())
     answers = session.gather(
         "recalibrate",
         messages.RECALIBRATE,
         [card.member for card in cards],
         arrays,
         _read,
-        messages.to_record(standards.arrays()),
+        {card.member.name: reference for card in cards if card.role != "train"},
         {card.member.name: {"evidence": standards.evidence_for(card).model_dump_json()} for card in cards},
         operating_point=standards.point.model_dump_json(),
         views=session.experiment.evaluation.views,

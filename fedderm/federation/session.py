@@ -89,18 +89,19 @@ class Session:
         message_type: str,
         members: Sequence[Member],
         arrays: ArrayRecord | None,
-        reference: ArrayRecord | None = None,
+        references: Mapping[str, ArrayRecord] | None = None,
         private: Mapping[str, Mapping[str, Any]] | None = None,
         **values: Any,
     ) -> Iterator[Reply]:
         """Yield one reply for each member, in their order; failures carry a reason that names the site.
 
-        ``private`` are values for one site's eyes only, by its name.
+        ``references`` and ``private`` values are for one site's eyes only, by its name.
         """
         self.observer.stage(title, [member.name for member in members])
         requests = []
         for member in members:
             own = (private or {}).get(member.name, {})
+            reference = (references or {}).get(member.name)
             requests.append((member, messages.request(self.config(**values, **own), arrays, reference)))
         self.traffic.down += sum(size(content) for _, content in requests)
         deadline = self.experiment.strategy.deadline
@@ -118,7 +119,7 @@ class Session:
         members: Sequence[Member],
         arrays: ArrayRecord | None,
         read: Callable[[Message], Answer],
-        reference: ArrayRecord | None = None,
+        references: Mapping[str, ArrayRecord] | None = None,
         private: Mapping[str, Mapping[str, Any]] | None = None,
         **values: Any,
     ) -> Answers[Answer]:
@@ -127,7 +128,7 @@ class Session:
         A reply that cannot be read counts as missing: it comes from another machine, perhaps another version.
         """
         answers: Answers[Answer] = Answers({}, {})
-        for reply in self.ask(title, message_type, members, arrays, reference, private, **values):
+        for reply in self.ask(title, message_type, members, arrays, references, private, **values):
             name = reply.member.name
             if reply.message is None:
                 answers.missing[name] = str(reply.reason)

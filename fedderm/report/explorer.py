@@ -10,7 +10,7 @@ import numpy as np
 
 from fedderm.evaluation.calibration_maps import CalibrationMap
 from fedderm.evaluation.counts import BINS, Counts, bin_of, lower_edge
-from fedderm.evaluation.curves import Decisions, auc_of_counts, decisions_at, edge_probabilities
+from fedderm.evaluation.curves import MOST, Decisions, auc_of_counts, decisions_at, edge_probabilities
 from fedderm.evaluation.documents import Certificate, Unit
 from fedderm.evaluation.intervals import LEVEL
 from fedderm.evaluation.proportions import wilson
@@ -42,6 +42,12 @@ class ExplorerRow:
     members: tuple[str, ...] = ()
     """Of a pool."""
 
+    @property
+    def hides_a_class(self) -> bool:
+        """Whether a minimum cell size may have left out all malignant or all benign lesions."""
+        p = self.test.positives("lesion")
+        return self.min_cell > 1 and not 0 < p < self.test.n("lesion")
+
     def cells(
         self, threshold: float, certificate: tuple[float, Certificate] | None, scale: CalibrationMap
     ) -> list[Cell]:
@@ -52,7 +58,7 @@ class ExplorerRow:
         found = decisions_at(self.test, "lesion", threshold)
         # What a minimum cell size hides is not zero: rates over both classes would be wrong, not small.
         both = found.malignant > 0 and found.benign > 0
-        p = float(edge_probabilities(self.map)[bin_of(threshold)])
+        p = min(MOST, float(edge_probabilities(self.map)[bin_of(threshold)]))
         benefit, everyone = found.net_benefit(p), _all_referred(found).net_benefit(p)
         referrals = found.referrals_per_1000 if both or self.min_cell <= 1 else None
         return [
@@ -193,7 +199,8 @@ def _site_row(run: RunFolder, name: str) -> ExplorerRow:
 def _pools(rows: list[ExplorerRow], federation: CalibrationMap) -> list[ExplorerRow]:
     found = []
     for role, label in (("held-out", "Held-out sites, pooled"), ("train", "Training sites, pooled")):
-        members = [row for row in rows if row.role == role]
+        # A site that hides a class adds the other alone, and the pool's rates would be wrong.
+        members = [row for row in rows if row.role == role and not row.hides_a_class]
         if len(members) > 1:
             test = sum((row.test for row in members), Counts.zero())
             parts = [row.calibration for row in members if row.calibration is not None]
