@@ -258,11 +258,17 @@ def test_a_machine_too_busy_for_ray_is_one_sentence(tmp_path: Path, monkeypatch:
     def late(*_: object, **__: object) -> None:
         raise Exception("The current node timed out during startup. This could happen because ...")
 
+    server = ServerApp()
+
+    @server.main()
+    def main(_: Grid, __: Context) -> None:
+        return
+
     monkeypatch.setattr("ray.init", late)
     with pytest.raises(
         ValueError, match=r"Ray did not start within its 30 seconds: this machine is too busy"
     ):
-        simulate(ServerApp(), client_app, 1, Resources(workers=1), tmp_path / "flower.log")
+        simulate(server, client_app, 1, Resources(workers=1), tmp_path / "flower.log")
 
 
 def test_gpus_without_a_gpu_are_refused_before_ray_starts(
