@@ -55,22 +55,25 @@ def verdict(reference: ShiftReference, made: tuple[Scores, np.ndarray], seed: in
 
 
 def test_a_summary_is_of_lesion_means_and_adds_up() -> None:
-    features = np.array([[1.0, 2.0], [3.0, 6.0], [5.0, 5.0], [7.0, 1.0], [0.0, 0.0]])
-    truth, lesion = np.array([0, 0, 0, 0, 2]), np.array(["a", "a", "b", "c", "d"])
+    features = np.array([[1.0, 2.0], [3.0, 6.0], [5.0, 5.0], [7.0, 1.0], [1.0, 1.0], [2.0, 0.0], [0.0, 0.0]])
+    truth, lesion = np.array([0, 0, 0, 0, 0, 0, 2]), np.array(["a", "a", "b", "c", "e", "f", "d"])
     found = feature_summary(features, truth, lesion)
-    # Lesions a (2, 4), b (5, 5) and c (7, 1); d is alone in its class and would be seen itself.
-    assert found["number"].tolist() == [3, 0, 0, 0]
-    assert found["sum"][0].tolist() == [14.0, 10.0]
-    assert found["squares"][0].tolist() == [78.0, 42.0]
+    # Lesions a (2, 4), b, c, e and f; d is alone in its class and would be seen itself.
+    assert found["number"].tolist() == [5, 0, 0, 0]
+    assert found["sum"][0].tolist() == [17.0, 11.0]
+    assert found["squares"][0].tolist() == [83.0, 43.0]
     assert not found["sum"][1:].any()
-    other = feature_summary(features[:3] + 1, truth[:3], np.array(["x", "x", "y"]))
+    other = feature_summary(features + 1, truth, np.char.add("x", lesion))
     joined = feature_summary(
-        np.concatenate([features, features[:3] + 1]),
-        np.concatenate([truth, truth[:3]]),
-        np.concatenate([lesion, ["x", "x", "y"]]),
+        np.concatenate([features, features + 1]),
+        np.concatenate([truth, truth]),
+        np.concatenate([lesion, np.char.add("x", lesion)]),
     )
     for name in joined:
         np.testing.assert_allclose(found[name] + other[name], joined[name])
+    assert not feature_summary(features[:5], truth[:5], lesion[:5])["number"].any(), (
+        "four lesions tell too much"
+    )
 
 
 def test_a_class_below_the_minimum_cell_stays_at_home() -> None:
