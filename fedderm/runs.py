@@ -1,7 +1,6 @@
 """The run folder: what an experiment leaves, written so that a kill at any moment loses at most a round."""
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -12,12 +11,13 @@ import pandas as pd
 from pydantic import BaseModel, Field, ValidationError
 
 from fedderm import config
+from fedderm.counts_file import write_counts
 from fedderm.evaluation.counts import Counts
-from fedderm.evaluation.counts_file import write_counts
 from fedderm.evaluation.documents import FederationEvaluation, SiteEvaluation
 from fedderm.evaluation.long_format import COLUMNS, LongRow
 from fedderm.settings import Experiment
 from fedderm.weights import Arrays, read_arrays, save_arrays
+from fedderm.whole_file import write_whole
 
 KEPT_CHECKPOINTS = 2
 
@@ -70,13 +70,7 @@ class RunFolder:
 
     def write_text(self, name: str, text: str) -> None:
         """Write a file in one step: a reader sees the old text or the new one, whole."""
-        target = self.path / name
-        temporary = target.with_name(f".{target.name}.{os.getpid()}")
-        try:
-            temporary.write_text(text, encoding="utf-8")
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_whole(self.path / name, text)
 
     def write_json(self, name: str, content: Any) -> None:
         """Write a JSON file in one step."""

@@ -1,6 +1,5 @@
 """Named arrays as safetensors files, without torch. Nothing is ever unpickled."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -8,20 +7,17 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
+from fedderm.whole_file import write_whole
+
 Arrays = dict[str, npt.NDArray[np.generic]]
 """A network's parameters and buffers by name."""
 
 
 def save_arrays(path: Path, arrays: Arrays) -> None:
     """Write a safetensors file in one step: a reader sees the old file or the new one, whole."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     contiguous = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-    try:
-        # Not save_file: on a full disk it raises an error of its own that has no errno.
-        temporary.write_bytes(save(contiguous))
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    # Not save_file: on a full disk it raises an error of its own that has no errno.
+    write_whole(path, save(contiguous))
 
 
 def read_arrays(path: Path) -> Arrays:

@@ -100,6 +100,7 @@ def _in_processes(
     lock, done = threading.Lock(), [0]
 
     def follow(worker: subprocess.Popen[str], part: Sequence[PlannedLesion]) -> None:
+        """Give a worker its part of the plan and count the lesions it reports, until its output ends."""
         if worker.stdin is None or worker.stdout is None:
             raise OSError("a rendering process has no pipes")
         job = {

@@ -12,8 +12,8 @@ from PIL import Image
 from report_findings import drawn_attributes, findings
 from threadpoolctl import threadpool_limits
 
+from fedderm.counts_file import write_counts
 from fedderm.evaluation.counts import Counts, counts_of
-from fedderm.evaluation.counts_file import write_counts
 from fedderm.evaluation.disclosure import suppress
 from fedderm.evaluation.documents import FederationEvaluation, OperatingPoint, SiteEvaluation, SplitSize
 from fedderm.evaluation.long_format import (

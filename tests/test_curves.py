@@ -14,9 +14,9 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
+from fedderm.counts_file import read_counts, write_counts
 from fedderm.evaluation.calibration_maps import CalibrationMap
 from fedderm.evaluation.counts import BIN_CENTRES, EVERYTHING, Counts, bin_of, counts_of, snap_down
-from fedderm.evaluation.counts_file import read_counts, write_counts
 from fedderm.evaluation.curves import (
     Decisions,
     auc_of_counts,

@@ -14,8 +14,7 @@ from numpy.typing import ArrayLike
 from fedderm.evaluation.calibration_maps import CalibrationMap
 from fedderm.evaluation.counts import BIN_CENTRES, BIN_EDGES, Counts, bin_of, check_on_edge
 from fedderm.evaluation.documents import ReliabilityBin, Unit
-from fedderm.evaluation.metrics import ECE_BINS, ece_bin, roc_of_counts
-from fedderm.evaluation.proportions import wilson
+from fedderm.evaluation.metrics import ECE_BINS, ece_bin, reliability_bins, roc_of_counts
 from fedderm.evaluation.scores import Floats, Ints
 
 
@@ -193,14 +192,5 @@ def calibration_curve(
     else:
         middle = (np.cumsum(n) - n / 2) / max(int(n.sum()), 1)
         group = np.minimum((middle * ECE_BINS).astype(np.intp), ECE_BINS - 1)
-    sizes, hits, sums = (np.bincount(group, weights=weight) for weight in (n, malignant, n * p))
-    found = []
-    for size, hit, total in zip(sizes.tolist(), hits.tolist(), sums.tolist(), strict=True):
-        if size > 0:
-            lower, upper = wilson(hit, size)
-            found.append(
-                ReliabilityBin(
-                    predicted=total / size, observed=hit / size, lower=lower, upper=upper, n=round(size)
-                )
-            )
-    return found
+    sums = [np.bincount(group, weights=weight) for weight in (n, n * p, malignant)]
+    return reliability_bins(np.stack(sums, axis=1))

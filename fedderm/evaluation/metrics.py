@@ -178,8 +178,13 @@ def reliability(scores: Scores, point: OperatingPoint, weights: Floats | None = 
     """Return the non-empty bins of a reliability diagram, observed fractions with 95 % Wilson intervals."""
     weights = np.ones(len(scores)) if weights is None else weights
     statistics = weights @ row_statistics(scores, point, "binary")
+    return reliability_bins(statistics[4:-1].reshape(ECE_BINS, 3))
+
+
+def reliability_bins(sums: Floats) -> list[ReliabilityBin]:
+    """Return the non-empty bins of ``(B, 3)`` sums: units, their probabilities, malignant units."""
     found = []
-    for n, predicted, observed in statistics[4:-1].reshape(ECE_BINS, 3).tolist():
+    for n, predicted, observed in sums.tolist():
         if n > 0:
             lower, upper = wilson(observed, n)
             found.append(

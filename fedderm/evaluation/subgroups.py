@@ -78,6 +78,7 @@ class _Level:
     def of(
         cls, name: str, lesions: Scores, point: OperatingPoint, resamples: int, rng: np.random.Generator
     ) -> "_Level":
+        """Return the level of lesion rows; ``resamples`` are behind its AUC's interval."""
         called, positive = lesions.triage >= point.threshold, lesions.positive
         p = int(positive.sum())
         n = len(lesions) - p
@@ -90,6 +91,7 @@ class _Level:
         return cls(name, len(lesions), p, estimates, hits, spread)
 
     def document(self, attribute: str) -> Subgroup:
+        """Return the level as a row of the site's document."""
         return Subgroup(
             attribute=attribute, level=self.name, n=self.n, positives=self.positives, **self.estimates
         )

@@ -1,7 +1,5 @@
 """The papers themselves: templates filled from a run, as Markdown."""
 
-import os
-import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +19,7 @@ from fedderm.papers.results import (
 from fedderm.report.folder import RunFolder
 from fedderm.report.formats import count, plain
 from fedderm.report.sentences import overview_of
+from fedderm.whole_file import write_whole
 
 FOLDER: Final = "papers"
 
@@ -125,12 +124,5 @@ def _content(run: RunFolder) -> dict[str, Any]:
 
 
 def _write(path: Path, text: str) -> Path:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".md")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    write_whole(path, text)
     return path

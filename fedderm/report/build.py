@@ -1,8 +1,6 @@
 """``report.html``: one self-contained page from a run's folder."""
 
-import os
 import re
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from fedderm.report.explorer_data import page_data
 from fedderm.report.folder import RunFolder, at_lesion_level
 from fedderm.report.histograms import axis_of, histograms_of
 from fedderm.report.sentences import by_site, overview_of, paired_decisions
+from fedderm.whole_file import write_whole
 from sites.diagnoses import CLASSES
 
 # Flower's app bundle carries .py, .md, .yaml and .json but neither .html nor .css: hence the last suffix.
@@ -37,14 +36,7 @@ def write_report(run: RunFolder, papers: Papers) -> Path:
     """Return the path of the report, written whole or not at all. Raises OSError where the disk refuses."""
     page = render(run, papers)
     target = run.path / "report.html"
-    handle, temporary = tempfile.mkstemp(dir=run.path, prefix=".report-", suffix=".html")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(page)
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(target)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    write_whole(target, page)
     return target
 
 

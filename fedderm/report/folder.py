@@ -10,8 +10,8 @@ import pandas as pd
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from fedderm.counts_file import read_counts
 from fedderm.evaluation.counts import Counts
-from fedderm.evaluation.counts_file import read_counts
 from fedderm.evaluation.documents import FederationEvaluation, Performance, SiteEvaluation
 
 METRIC_COLUMNS = (

@@ -1,7 +1,6 @@
 """The counts of a run's sites in one file, ``evaluation/counts.npz``: what the threshold explorer reads."""
 
-import os
-import tempfile
+import io
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from fedderm.evaluation.counts import Counts
+from fedderm.whole_file import write_whole
 
 
 def write_counts(path: Path, counts: Mapping[str, Counts]) -> None:
@@ -22,15 +22,10 @@ def write_counts(path: Path, counts: Mapping[str, Counts]) -> None:
         if not site or not split:
             raise ValueError(f"{path}: counts need a key like site/split, found {key!r}")
     arrays = {key: one.to_array() for key, one in counts.items()}
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".counts-", suffix=".npz")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            # NumPy takes the keys as keyword arguments; its stubs know only the two that have a meaning.
-            np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    stream = io.BytesIO()
+    # NumPy takes the keys as keyword arguments; its stubs know only the two that have a meaning.
+    np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
+    write_whole(path, stream.getvalue())
 
 
 def read_counts(path: Path) -> dict[str, Counts]:
