@@ -25,7 +25,6 @@ from fedderm.evaluation.counts import UNITS
 from fedderm.evaluation.long_format import POOLED
 from fedderm.evaluation.metrics import METRICS
 from fedderm.runs import RunFolder
-from fedderm.settings import Experiment
 from fedderm.tracking.points import (
     FINAL,
     Point,
@@ -55,7 +54,7 @@ class EventFiles:
         self._path.mkdir(exist_ok=True)
         self._drop_unfinished(len(rounds))
         if not self._file(0).exists():
-            self._write(self._file(0), _settings(self._folder.experiment))
+            self._write(self._file(0), _settings(self._folder))
         for number, points in rounds.items():
             if not self._file(number).exists():
                 self._write(self._file(number), [_scalars(points)])
@@ -96,14 +95,15 @@ def _scalars(points: Sequence[Point]) -> tuple[int, Summary]:
     return (points[0].step if points else 0), Summary(value=values)
 
 
-def _settings(experiment: Experiment) -> list[tuple[int, Summary]]:
+def _settings(folder: RunFolder) -> list[tuple[int, Summary]]:
     """Return the resolved config as text, its hyperparameters, and charts that show all sites in one."""
+    experiment = folder.experiment
     values = hyperparameters(experiment)
     metrics = [hparams.Metric(tag, display_name=tag.removeprefix(f"{FINAL}/")) for tag in _compared()]
     return [
         (0, _text("config", f"```yaml\n{config.dump(experiment)}```")),
         (0, hparams.hparams_config_pb([hparams.HParam(name) for name in values], metrics)),
-        (0, hparams.hparams_pb(values)),
+        (0, hparams.hparams_pb(values, trial_id=f"{experiment.name}/{folder.path.name}")),
         (0, _charts()),
     ]
 
