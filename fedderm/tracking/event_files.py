@@ -50,14 +50,16 @@ class EventFiles:
 
     def update(self) -> None:
         """Write the files of finished rounds that lack one; raises OSError where the disk refuses."""
-        rounds = points_by_round(self._folder)
+        done = int(self._folder.state()["round"])
         self._path.mkdir(exist_ok=True)
-        self._drop_unfinished(len(rounds))
+        self._drop_unfinished(done)
         if not self._file(0).exists():
             self._write(self._file(0), _settings(self._folder))
-        for number, points in rounds.items():
-            if not self._file(number).exists():
-                self._write(self._file(number), [_scalars(points)])
+        missing = [number for number in range(1, done + 1) if not self._file(number).exists()]
+        if missing:
+            points = points_by_round(self._folder, after=missing[0] - 1)
+            for number in missing:
+                self._write(self._file(number), [_scalars(points[number])])
 
     def conclude(self) -> None:
         """Write the final model's file, in place of an earlier one; raises OSError where the disk refuses."""

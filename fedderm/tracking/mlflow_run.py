@@ -69,9 +69,8 @@ class MlflowRun:
         """Log the finished rounds that are not in the store; raises whatever MLflow and the network raise."""
         client = self._attached()
         self._client = None  # after a failure the store is asked anew what came through
-        for number, points in points_by_round(self._folder).items():
-            if number > self._logged:
-                self._log(client, number, points)
+        for number, points in points_by_round(self._folder, after=self._logged).items():
+            self._log(client, number, points)
         self._client = client
 
     def conclude(self) -> None:

@@ -39,19 +39,21 @@ class Point(NamedTuple):
     value: float
 
 
-def points_by_round(folder: RunFolder) -> dict[int, list[Point]]:
-    """Return the points of each finished round: ``rounds/metrics.csv``, then ``rounds/state.json``'s history.
+def points_by_round(folder: RunFolder, after: int = 0) -> dict[int, list[Point]]:
+    """Return the points of each finished round after round ``after``.
 
-    Rows without a value have no point, and neither has a round that was written but never finished.
+    They are those of ``rounds/metrics.csv``, then those of the history in ``rounds/state.json``. A row
+    without a value has no point, and neither has a round that was written but never finished.
     """
     state = folder.state()
-    found: dict[int, list[Point]] = {number: [] for number in range(1, int(state["round"]) + 1)}
-    for row in _rows(folder.path / "rounds" / "metrics.csv"):
+    found: dict[int, list[Point]] = {number: [] for number in range(after + 1, int(state["round"]) + 1)}
+    for row in _rows(folder.path / "rounds" / "metrics.csv", after):
         number = int(row["round"])
         if number in found and row["value"]:
             found[number].append(Point(tag_of(row), number, float(row["value"])))
     for entry in state["history"]:
-        found[entry["round"]] += _points_of_entry(entry)
+        if entry["round"] > after:
+            found[entry["round"]] += _points_of_entry(entry)
     return found
 
 
@@ -100,10 +102,11 @@ def _points_of_entry(entry: Mapping[str, Any]) -> Iterator[Point]:
                 yield Point(f"training/{name}/{site}", number, float(value))
 
 
-def _rows(path: Path) -> list[dict[str, str]]:
-    """Return a long table's rows as the texts that stand in the file."""
+def _rows(path: Path, after: int = 0) -> list[dict[str, str]]:
+    """Return a long table's rows of the rounds after ``after``, as the texts that stand in the file."""
     if not path.is_file():
         return []
     # As texts: a site may be called 007 or NA.
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    table = table[table["round"].astype(int) > after]
     return [{str(key): str(value) for key, value in row.items()} for row in table.to_dict("records")]
