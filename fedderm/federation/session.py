@@ -12,6 +12,7 @@ from fedderm import messages
 from fedderm.evaluation.long_format import LongRow
 from fedderm.runs import RunFolder
 from fedderm.settings import Experiment
+from strategies.catalogue import site_side
 from strategies.errors import QuorumLost
 from strategies.exchange import Event, Member, Reply, exchange
 from strategies.intake import size
@@ -141,6 +142,20 @@ class Session:
                     "run the same version of fedderm?"
                 )
         return answers
+
+    def site_states(self, hyphen: str = "_") -> dict[str, dict[str, Any]]:
+        """Return, by site, what it needs to find the state that it kept of its last round that counted.
+
+        Empty where the strategy keeps nothing at sites. Config records have a ``hyphen`` of ``-`` in keys.
+        """
+        if not site_side(self.experiment.strategy.name).stateful:
+            return {}
+        state = self.folder.state()
+        counted = {name: entry["round"] for entry in state["history"] for name in entry.get("sites", {})}
+        return {
+            site.name: {"run": state.get("run", ""), f"state{hyphen}round": counted.get(site.name, 0)}
+            for site in self.experiment.sites
+        }
 
     def note(self, **facts: Any) -> None:
         """Write facts into ``rounds/state.json``; None takes one out."""
