@@ -1,6 +1,7 @@
 """fedderm's own roll call and rounds, over a SuperLink, from a model of two zeros."""
 
-from dataclasses import asdict
+import time
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,17 @@ def main(grid: Grid, context: Context) -> None:
     folder = RunFolder.open(Path(str(context.run_config["run"])))
     traffic = Traffic(**folder.state().get("traffic", asdict(Traffic())))
     session = Session(grid, folder, LogObserver(), lambda: False, "salt", {}, traffic)
-    start = Initial({"w": np.zeros(2, np.float32)}, ())
-    run_rounds(session, roll_call(session), start)
+    start = time.monotonic()
+    cards = roll_call(within(session, 600.0))
+    # A reply takes as long as Flower's processes take to begin: seconds, or a minute on a busy machine.
+    deadline = max(15.0, 2 * (time.monotonic() - start))
+    run_rounds(within(session, deadline), cards, Initial({"w": np.zeros(2, np.float32)}, ()))
     folder.finish()
+
+
+def within(session: Session, deadline: float) -> Session:
+    """Return the session with another deadline."""
+    experiment = session.experiment
+    strategy = experiment.strategy.model_copy(update={"deadline": deadline})
+    changed = experiment.model_copy(update={"strategy": strategy})
+    return replace(session, folder=replace(session.folder, experiment=changed))
