@@ -36,7 +36,10 @@ class SiteMethod:
     """The message's config values."""
     control: Mapping[str, npt.NDArray[Any]]
     """Arrays that the server sent beside the model."""
+    counted: int
+    """The round of the site's that counted last; 0 before the first."""
     state: Arrays
+    """What the site kept of that round."""
 
     @classmethod
     def of(
@@ -52,9 +55,10 @@ class SiteMethod:
         """
         side = site_side(experiment.strategy.name)
         if not side.stateful:
-            return cls(side, None, sent, control, {})
+            return cls(side, None, sent, control, 0, {})
         store = SiteStore.of(experiment.work_dir, str(sent.get("run", "")), name)
-        return cls(side, store, sent, control, store.read(int(sent.get("state-round", 0))))
+        counted = int(sent.get("state-round", 0))
+        return cls(side, store, sent, control, counted, store.read(counted))
 
     @property
     def personal(self) -> bool:
@@ -87,13 +91,14 @@ class SiteMethod:
             return {}, metrics
         if self.side.keeps is not None:
             arrays = to_arrays(model)
-            self.store.write(number, {name: arrays[name] for name in own_names(model, self.side.keeps)})
+            own = {name: arrays[name] for name in own_names(model, self.side.keeps)}
+            self.store.write(number, own, self.counted)
             return {}, metrics
         factors = rate_factors(model, settings)
         progress = {name: result.progress * factor for name, factor in factors.items()}
         work = LocalWork(before.parameters, parameter_arrays(model), progress)
         outcome = self.side.outcome(self.sent, self.control, self.state, work)
-        self.store.write(number, outcome.state)
+        self.store.write(number, outcome.state, self.counted)
         return outcome.sent, metrics
 
 

@@ -143,15 +143,17 @@ class Session:
                 )
         return answers
 
-    def site_states(self, hyphen: str = "_") -> dict[str, dict[str, Any]]:
+    def site_states(self, hyphen: str = "_", just_now: Mapping[str, int] | None = None) -> dict[str, Any]:
         """Return, by site, what it needs to find the state that it kept of its last round that counted.
 
-        Empty where the strategy keeps nothing at sites. Config records have a ``hyphen`` of ``-`` in keys.
+        ``just_now``: site to a round that counted and is not on disk yet. Empty where the strategy keeps
+        nothing at sites. Config records have a ``hyphen`` of ``-`` in their keys.
         """
         if not site_side(self.experiment.strategy.name).stateful:
             return {}
         state = self.folder.state()
         counted = {name: entry["round"] for entry in state["history"] for name in entry.get("sites", {})}
+        counted |= just_now or {}
         return {
             site.name: {"run": state.get("run", ""), f"state{hyphen}round": counted.get(site.name, 0)}
             for site in self.experiment.sites

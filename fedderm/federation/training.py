@@ -1,7 +1,7 @@
 """The rounds: a guarded round of training, an evaluation of all sites, and both on disk before the next."""
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,7 +76,8 @@ def run_rounds(session: Session, cards: Sequence[SiteCard], initial: Initial) ->
         session.traffic.up += result.bytes_up
         for sentence in result.refused.values():
             session.observer.warn(sentence)
-        rows, missing = _evaluate_round(session, cards, arrays, number)
+        states = session.site_states(just_now=dict.fromkeys(result.metrics, number))
+        rows, missing = _evaluate_round(session, cards, arrays, number, states)
         entry = {**_entry(result), "not_evaluated": missing}
         memory = remembered(strategy, settings.name)
         folder.finish_round(number, messages.from_record(arrays), entry, rows, memory)
@@ -88,7 +89,13 @@ def run_rounds(session: Session, cards: Sequence[SiteCard], initial: Initial) ->
 
 
 def evaluate_counts(
-    session: Session, cards: Sequence[SiteCard], arrays: ArrayRecord, splits: str, views: int, title: str
+    session: Session,
+    cards: Sequence[SiteCard],
+    arrays: ArrayRecord,
+    splits: str,
+    views: int,
+    title: str,
+    states: Mapping[str, Mapping[str, Any]],
 ) -> Answers[dict[str, Counts]]:
     """Return each site's counts by split; a site that cannot answer is missing, with a warning."""
     members = [card.member for card in cards]
@@ -98,7 +105,7 @@ def evaluate_counts(
         members,
         arrays,
         _read_counts,
-        private=session.site_states(),
+        private=states,
         splits=splits,
         views=views,
     )
@@ -112,7 +119,11 @@ def _read_counts(message: Message) -> dict[str, Counts]:
 
 
 def _evaluate_round(
-    session: Session, cards: Sequence[SiteCard], arrays: ArrayRecord, number: int
+    session: Session,
+    cards: Sequence[SiteCard],
+    arrays: ArrayRecord,
+    number: int,
+    states: Mapping[str, Mapping[str, Any]],
 ) -> tuple[list[LongRow], dict[str, str]]:
     """Return the round's rows, and site to the sentence why it has none.
 
@@ -122,7 +133,7 @@ def _evaluate_round(
     if number % experiment.evaluation.every and number != experiment.rounds:
         return [], {}
     title = f"round {number}/{experiment.rounds}: evaluate"
-    answers = evaluate_counts(session, cards, arrays, SPLITS, 1, title)
+    answers = evaluate_counts(session, cards, arrays, SPLITS, 1, title, states)
     answers.require(0.0, title)
     found = answers.found
     roles = {card.member.name: card.role for card in cards}
