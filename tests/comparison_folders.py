@@ -1,4 +1,4 @@
-"""A comparison's folder as `fedderm compare` leaves it: the files are the contract's, the scores are drawn."""
+"""A comparison's folder as `fedderm compare` leaves it: the contract's files, with scores that are drawn."""
 
 import json
 import zlib

@@ -26,9 +26,7 @@ def conclusions_of(results: Results) -> list[str]:
     told += _of_differences(results.models, results)
     told += _of_worst(results)
     told += _of_ranks(results)
-    told += [
-        f"Personal models, each at its own site: {one}" for one in _of_differences(results.personal, results)
-    ]
+    told += _of_differences(results.personal, results, " (personal)")
     return told + _few_lesions(results)
 
 

@@ -33,6 +33,8 @@ Draws = Mapping[str, Sequence[SiteDraws]]
 class Statistics:
     """Means and differences of models of one kind, global or personal."""
 
+    reference: str
+    """What the others are compared with, as it stands among the arms."""
     places: list[Place]
     means: list[ArmMean]
     differences: list[ArmDifference]
@@ -85,7 +87,6 @@ def results_of(comparison: Comparison) -> Results:
     """
     arms = [arm for arm in comparison.arms if any(comparison.cells_of(arm))]
     draws = _global_draws(comparison, arms)
-    others = {arm: comparison.reference for arm in arms if arm != comparison.reference}
     worst = {
         (place.role, arm): share_of_worst(place.draws, arm, comparison.seed)
         for place in places_of(draws)
@@ -94,7 +95,7 @@ def results_of(comparison: Comparison) -> Results:
     }
     return Results(
         comparison,
-        _statistics(draws, arms, others if comparison.reference in arms else {}),
+        _statistics(draws, arms, comparison.reference),
         _personal(comparison, arms),
         arm_ranks(draws, arms),
         worst,
@@ -104,11 +105,11 @@ def results_of(comparison: Comparison) -> Results:
     )
 
 
-def _statistics(draws: Draws, arms: Sequence[str], references: Mapping[str, str]) -> Statistics:
+def _statistics(draws: Draws, arms: Sequence[str], reference: str) -> Statistics:
     places = places_of(draws)
-    return Statistics(
-        places, arm_means(places, COMPARED, arms), arm_differences(places, COMPARED, references)
-    )
+    others = {arm: reference for arm in arms if arm != reference} if reference in arms else {}
+    means = arm_means(places, COMPARED, arms)
+    return Statistics(reference, places, means, arm_differences(places, COMPARED, others))
 
 
 def _global_draws(comparison: Comparison, arms: Sequence[str]) -> dict[str, list[SiteDraws]]:
@@ -169,7 +170,7 @@ def _personal(comparison: Comparison, arms: Sequence[str]) -> Statistics:
             found |= dict.fromkeys(arm for arm, _ in own)
     listed = [reference, *found]
     draws = [_drawn(comparison, site, judged, listed) for site, judged in by_site.items()]
-    return _statistics({"train": draws} if draws else {}, listed, dict.fromkeys(found, reference))
+    return _statistics({"train": draws} if draws else {}, listed, reference)
 
 
 def _arm(cell: Cell) -> str:
