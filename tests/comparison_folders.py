@@ -36,9 +36,9 @@ class Arm:
     personal: float | None = None
     """The gain of the site's own model; None: it has none."""
     own: float = 0.35
-    """Standard deviation of what the arm makes of single lesions; 0: what the reference makes of them."""
+    """Standard deviation of what the arm makes of single lesions; 0: the reference's own scores."""
     seeds: float = 0.08
-    """Standard deviation over seeds of the separation; 0 with ``own`` 0: the reference's scores."""
+    """Standard deviation over seeds of the separation."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def drawn_scores(plan: Plan, site: str, arm: str, seed: int, gain: float, kind: 
     truth = np.repeat([1, 0], [malignant, lesions - malignant])
     shared = _rng(site).normal(0, 1, lesions)
     made = plan.arms[arm]
-    own = _rng(site, arm, kind).normal(0, made.own or 0.35, lesions)
+    own = _rng(site, arm, kind).normal(0, made.own, lesions)
     of_seed = _rng(site, arm, kind, str(seed)).normal(0, 0.2, lesions)
     moved = _rng(arm, kind, str(seed)).normal(0, made.seeds)
     logits = (separation + gain + moved) * (truth - 0.5) + shared + own + of_seed

@@ -88,22 +88,26 @@ def _of_differences(statistics: Statistics, results: Results, kind: str = "") ->
             by_arm.setdefault(f"{one.arm}{kind}", []).append(one)
     if not by_arm or len(results.comparison.seeds) < CLAIM_SEEDS:
         return []
-    told, alike = [], []
+    claims: list[str] = []
+    same, short, alike = [], [], []
     for arm, found in by_arm.items():
         if any(is_claimed(one) for one in found):
-            told += _claims(arm, found)
+            claims += _claims(arm, found)
         elif all(one.estimate.value == 0 and one.estimate.lower is None for one in found):
-            told.append(f"{arm} ranks lesions exactly as {_reference(found)} does, with every seed.")
-        elif (seeds := min(one.seeds for one in found)) < CLAIM_SEEDS:
-            told.append(
-                f"No claim is made about {arm}: it has {plural(seeds, 'seed')} in common with "
-                f"{_reference(found)}, and {CLAIM_SEEDS} are needed."
-            )
+            same.append(f"{arm} ranks lesions exactly as {_reference(found)} does, with every seed.")
+        elif min(one.seeds for one in found) < CLAIM_SEEDS:
+            short.append(arm)
         else:
             alike.append(arm)
-    if alike:
-        told.append(_not_apart(alike, [one for arm in alike for one in by_arm[arm]]))
-    return told
+    apart = [_not_apart(alike, [one for arm in alike for one in by_arm[arm]])] if alike else []
+    return [*claims, *apart, *same, *([_too_few_seeds(short, by_arm[short[0]])] if short else [])]
+
+
+def _too_few_seeds(arms: list[str], found: Sequence[ArmDifference]) -> str:
+    return (
+        f"No claim is made about {_named(arms)}: fewer than {CLAIM_SEEDS} seeds in common with "
+        f"{_reference(found)}."
+    )
 
 
 def _claims(arm: str, found: Sequence[ArmDifference]) -> list[str]:

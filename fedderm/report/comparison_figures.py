@@ -85,13 +85,13 @@ def _curves(curves: Sequence[Curve], axis: str, looks: dict[str, Look], referenc
             width = 2.4 if curve.arm == reference else 1.4
             axes.plot(x, points["mean"], color=ink, linestyle=style, linewidth=width)
             _range(axes, x, points, str(ink), everywhere=len(curves) <= MOST_WITH_RANGE)
-            ends.append((float(points["mean"].iloc[-1]), curve.arm, str(ink)))
+            ends.append((float(points["mean"].iloc[-1]), curve.arm, float(x.iloc[-1])))
         axes.set(xlabel="Round" if axis == "Round" else "Bytes exchanged so far", ylabel="AUC")
         axes.xaxis.set_major_locator(MaxNLocator(integer=axis == "Round", nbins=6))
         if axis == "Bytes":
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: size(value)))
         axes.margins(x=0.03, y=0.08)
-        _names(axes, ends, reference)
+        _names(axes, ends, looks, reference)
         told = ", ".join(f"{arm} {decimal(value)}" for value, arm, _ in ends)
         name = title.lower().replace(" ", "-").replace(",", "")
         return as_svg(figure, name, f"{title}; at the end: {told}.")
@@ -105,22 +105,30 @@ def _range(axes: Axes, x: pd.Series, points: pd.DataFrame, ink: str, *, everywhe
         axes.plot([x.iloc[-1]] * 2, [last["lowest"], last["highest"]], color=ink, linewidth=1, alpha=0.7)
 
 
-def _names(axes: Axes, ends: list[tuple[float, str, str]], reference: str) -> None:
-    """Write every arm's name at the right, in order of its last value, spread so that names do not touch."""
+def _names(axes: Axes, ends: list[tuple[float, str, float]], looks: dict[str, Look], reference: str) -> None:
+    """Write every arm's name at the right, in order of its last value, and lead its curve there.
+
+    ``ends`` are (last AUC, arm, last x). Names are spread so that they do not touch.
+    """
     low, high = axes.get_ylim()
+    left, right = axes.get_xlim()
     ordered = sorted(ends)
     apart = (high - low) * min(0.068, 0.98 / max(1, len(ends)))
     heights = spread([value for value, _, _ in ordered], apart, low, high)
-    right = axes.get_xlim()[1]
-    for (_, arm, ink), height in zip(ordered, heights, strict=True):
+    margin = right + 0.06 * (right - left)
+    for (value, arm, last), height in zip(ordered, heights, strict=True):
+        style, ink = looks[arm]
+        axes.plot([last, margin], [value, height], color=ink, linestyle=style, linewidth=0.7)
+        weight = "bold" if arm == reference else "normal"
         axes.annotate(
             arm,
-            (right, height),
+            (margin, height),
             xytext=(4, 0),
             textcoords="offset points",
             va="center",
             fontsize=7.5,
-            fontweight="bold" if arm == reference else "normal",
+            fontweight=weight,
             color=ink,
             annotation_clip=False,
         )
+    axes.set(xlim=(left, margin), ylim=(low, high))
