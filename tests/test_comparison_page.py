@@ -103,17 +103,24 @@ def test_a_bar_is_drawn_about_zero_and_ends_at_the_scale() -> None:
 
 
 def test_the_terminal_shows_the_same_numbers(pages: dict[str, Path]) -> None:
-    table = comparison_table(pages["many"].parent)
+    folder = pages["many"].parent
+    table = comparison_table(folder, 120)
     heads = [str(column.header) for column in table.columns]
-    assert heads[0] == "arm"
-    assert heads[1:5] == ["vienna", "queensland", "(mean)\nheld-out", "(worst)\nheld-out"]
-    first = [str(cell) for cell in table.columns[0].cells]
-    assert first[0] == "fedavg (reference)"
-    assert "local" not in first
-    summary = pd.read_csv(pages["many"].parent / "results" / "summary.csv")
-    row = summary[(summary["metric"] == "auc") & (summary["site"] == "queensland")].iloc[0]
-    shown = str(next(iter(table.columns[2].cells)))
-    assert shown.startswith(f"{row['mean']:.3f}")
+    assert heads == [
+        "arm",
+        *(f"{r} sites,\n{p}" for r in ("held-out", "training") for p in ("mean", "worst")),
+    ]
+    arms = [str(cell) for cell in table.columns[0].cells]
+    assert arms[0] == "fedavg (reference)"
+    assert "local" not in arms
+    summary = pd.read_csv(folder / "results" / "summary.csv")
+    auc = summary[(summary["metric"] == "auc") & (summary["model"] == "global")]
+    means = auc[(auc["site"] == "(mean)") & (auc["role"] == "held-out")].set_index("arm")
+    shown = dict(zip(arms, map(str, table.columns[1].cells), strict=True))
+    for arm, mark in (("feddyn", ""), ("pooled", "*")):
+        row = means.loc[arm]
+        assert shown[arm] == f"{row['mean']:.3f}{mark} [{row['lower']:.2f}, {row['upper']:.2f}]"
+    assert str(next(iter(comparison_table(folder, 80).columns[1].cells))).count("\n") == 1
 
 
 @pytest.mark.parametrize("width", [1280, 800])
