@@ -17,7 +17,7 @@ from fedderm.evaluation.shift import diagnose
 from fedderm.evaluation.shift_reference import ShiftReference
 from fedderm.evaluation.site_evaluation import evaluate_site
 from fedderm.evaluation.thresholds import positives_needed
-from fedderm.model.cascade import Cascade
+from fedderm.model.heads import Heads
 from fedderm.node import LocalSite, Seen
 from fedderm.settings import Experiment
 
@@ -43,7 +43,7 @@ class Judged:
     """Keys ``pool.unit``."""
 
 
-def judge(site: LocalSite, model: Cascade, experiment: Experiment, frame: Frame, views: int) -> Judged:
+def judge(site: LocalSite, model: Heads, experiment: Experiment, frame: Frame, views: int) -> Judged:
     """Return what ``model`` is worth at ``site``, before and after the site's own recalibration.
 
     Nothing in the result goes below the site's minimum cell size.

@@ -14,7 +14,7 @@ from fedderm.preparation import Prepared
 from fedderm.report import build_report
 from fedderm.runs import RunFolder
 from fedderm.settings import Experiment
-from fedderm.weights import Arrays
+from fedderm.weights import Arrays, FrozenTrunk
 
 
 def serve(
@@ -35,11 +35,11 @@ def serve(
     salt = secrets.token_hex(16)
     given_up = {} if prepared is None else prepared.given_up(salt)
     traffic = Traffic(**folder.state().get("traffic", {}))
-    session = Session(grid, folder, observer, should_stop, salt, given_up, traffic)
-    session.note(stopped=None)
+    trunk, initial = start_of(folder)
+    session = Session(grid, folder, observer, should_stop, salt, given_up, traffic, trunk)
+    session.note(stopped=None, trunk=trunk and trunk.digest)
     try:
         cards = roll_call(session)
-        initial = {} if folder.state()["round"] else initial_arrays(experiment)
         arrays = run_rounds(session, cards, initial)
         conclude(session, cards, arrays)
         folder.finish()
@@ -51,11 +51,32 @@ def serve(
     build_report(folder.path)
 
 
-def initial_arrays(experiment: Experiment) -> Arrays:
-    """Return the first global model: pretrained trunks where the config says so, heads at zero."""
-    from fedderm.devices import seeded
-    from fedderm.model.cascade import Cascade
+def start_of(folder: RunFolder) -> tuple[FrozenTrunk | None, Arrays]:
+    """Return the frozen trunk, and the arrays of the first round: the whole model's, or its heads'.
+
+    None for a trunk that is trained; no arrays where rounds have ended. Raises ValueError where the trunk is
+    not the one that the run began with.
+    """
+    experiment, state = folder.experiment, folder.state()
+    if experiment.training.trunk == "trained":
+        return None, {} if state["round"] else initial_arrays(experiment)
+    from fedderm.model.frozen import frozen_trunk, initial_model
     from fedderm.model.state import to_arrays
 
-    seeded([experiment.seed, 0])
-    return to_arrays(Cascade(experiment.model))
+    model = initial_model(experiment.model, experiment.seed)
+    trunk = frozen_trunk(model)
+    if state.get("trunk") not in (None, trunk.digest):
+        raise ValueError(
+            f"the frozen trunk is not the one that this run began with ({trunk.digest}, not "
+            f"{state['trunk']}): its weights, or the package they come from, have changed; put them back, "
+            "or start anew"
+        )
+    return trunk, {name: array for name, array in to_arrays(model).items() if name not in trunk.arrays}
+
+
+def initial_arrays(experiment: Experiment) -> Arrays:
+    """Return the first global model: pretrained trunks where the config says so, heads at zero."""
+    from fedderm.model.frozen import initial_model
+    from fedderm.model.state import to_arrays
+
+    return to_arrays(initial_model(experiment.model, experiment.seed))

@@ -4,15 +4,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from fedderm.augment import augment
+from fedderm.batches import training_batch
 from fedderm.devices import autocast, seeded
-from fedderm.model.cascade import Cascade, Logits
+from fedderm.model.heads import Heads, Logits
 from fedderm.settings import TrainingSettings
 from fedderm.trainset import TrainSet
 
@@ -36,7 +35,7 @@ class TrainResult:
 
 
 def train_locally(
-    model: Cascade,
+    model: Heads,
     data: TrainSet,
     settings: TrainingSettings,
     stretch: Stretch,
@@ -62,13 +61,11 @@ def train_locally(
         chosen = order[step * size : (step + 1) * size]
         done = ((stretch.round - 1) * steps + step) / (stretch.rounds * steps)
         _set_rate(optimizer, settings, done, min(1.0, (step + 1) / max(5, 0.2 * steps)))
-        images = to_input(data.batch(chosen), device)
         classes = torch.from_numpy(data.classes[chosen]).to(device)
         log_odds = torch.from_numpy(data.log_odds[chosen]).float().to(device)
-        # Outside autocast, which would round the sampling grid to bfloat16: half a pixel at 112.
-        images = augment(images, settings.augmentation, generator)
+        inputs = training_batch(data, chosen, settings.augmentation, generator, device)
         with autocast(device, settings.precision):
-            logits = model(images)
+            logits = model(inputs)
         triage, loss = _losses(model.scheme, logits, classes, log_odds, settings)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -88,11 +85,6 @@ def _steps(settings: TrainingSettings, data: TrainSet, size: int) -> int:
     if settings.local_epochs is None:
         return (settings.local_steps or 1) * data.sources
     return max(1, round(settings.local_epochs * len(data) / size))
-
-
-def to_input(images: "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]", device: torch.device) -> Tensor:
-    """Return uint8 images (B, H, W, 3) as floats (B, 3, H, W) in 0..1, channels last, on ``device``."""
-    return torch.from_numpy(images).to(device, non_blocking=True).permute(0, 3, 1, 2).float() / 255
 
 
 def add_proximal_gradient(parameters: Sequence[Tensor], anchor: Sequence[Tensor], mu: float) -> None:
@@ -122,7 +114,7 @@ def _losses(
     return triage, triage + weight * differentiation
 
 
-def _optimizer(model: Cascade, settings: TrainingSettings) -> torch.optim.Optimizer:
+def _optimizer(model: Heads, settings: TrainingSettings) -> torch.optim.Optimizer:
     """Return the optimizer; biases and the norms' scales, which have one dimension, do not decay."""
     groups = [
         {"params": chosen, "factor": factor, "weight_decay": settings.weight_decay if decays else 0.0}

@@ -22,3 +22,10 @@ def load_arrays(model: nn.Module, arrays: Arrays) -> None:
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
         raise ValueError(f"the weights do not fit the model of the config: {reason}") from error
+
+
+def features_of(arrays: Arrays) -> int:
+    """Return the number of features that heads take; raises ValueError where there is no triage head."""
+    if "triage.weight" not in arrays or arrays["triage.weight"].ndim != 2:
+        raise ValueError("the weights do not fit the model of the config: they hold no triage head")
+    return int(arrays["triage.weight"].shape[1])
