@@ -38,7 +38,11 @@ def _objections(experiment: Experiment) -> Iterator[str]:
             f"its mathematics is that of SGD and training.optimizer is {training.optimizer}, whose steps "
             "are not gradients times a rate; set training.optimizer to sgd"
         )
-    if side.keeps in ("norms", "norm-statistics"):
+    if side.keeps is not None and training.trunk == "frozen":
+        what = "only heads train" if side.keeps == "heads" else "BatchNorm does not train"
+        whose = "and each site would keep its own: nothing would be shared" if side.keeps == "heads" else ""
+        yield f"with training.trunk: frozen {what} {whose}".strip() + "; set trunk to trained"
+    elif side.keeps in ("norms", "norm-statistics"):
         yield from _norm_objections(experiment)
     yield from _robust_objections(experiment)
 

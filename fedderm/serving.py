@@ -14,6 +14,7 @@ from fedderm.preparation import Prepared
 from fedderm.report import build_report
 from fedderm.runs import RunFolder
 from fedderm.settings import Experiment
+from fedderm.weights import FrozenTrunk
 
 
 def serve(
@@ -34,11 +35,11 @@ def serve(
     salt = secrets.token_hex(16)
     given_up = {} if prepared is None else prepared.given_up(salt)
     traffic = Traffic(**folder.state().get("traffic", {}))
-    session = Session(grid, folder, observer, should_stop, salt, given_up, traffic)
-    session.note(stopped=None)
+    trunk, initial = start_of(folder)
+    session = Session(grid, folder, observer, should_stop, salt, given_up, traffic, trunk)
+    session.note(stopped=None, trunk=trunk and trunk.digest)
     try:
         cards = roll_call(session)
-        initial = Initial({}, ()) if folder.state()["round"] else initial_model(experiment)
         arrays = run_rounds(session, cards, initial)
         conclude(session, cards, arrays)
         folder.finish()
@@ -50,12 +51,34 @@ def serve(
     build_report(folder.path)
 
 
-def initial_model(experiment: Experiment) -> Initial:
+def start_of(folder: RunFolder) -> tuple[FrozenTrunk | None, Initial]:
+    """Return the frozen trunk, and the first round's model: the whole one, or its heads.
+
+    None for a trunk that is trained; no arrays where rounds have ended. Raises ValueError where the trunk is
+    not the one that the run began with.
+    """
+    experiment, state = folder.experiment, folder.state()
+    if experiment.training.trunk == "trained":
+        return None, Initial({}, ()) if state["round"] else first_model(experiment)
+    from fedderm.model.frozen import frozen_trunk, initial_model
+    from fedderm.model.state import to_arrays
+
+    model = initial_model(experiment.model, experiment.seed)
+    trunk = frozen_trunk(model)
+    if state.get("trunk") not in (None, trunk.digest):
+        raise ValueError(
+            f"the frozen trunk is not the one that this run began with ({trunk.digest}, not "
+            f"{state['trunk']}): its weights, or the package they come from, have changed; put them back, "
+            "or start anew"
+        )
+    heads = {name: array for name, array in to_arrays(model).items() if name not in trunk.arrays}
+    return trunk, Initial(heads, ())
+
+
+def first_model(experiment: Experiment) -> Initial:
     """Return the first global model: pretrained trunks where the config says so, heads at zero."""
-    from fedderm.devices import seeded
-    from fedderm.model.cascade import Cascade
+    from fedderm.model.frozen import initial_model
     from fedderm.model.state import statistics_of, to_arrays
 
-    seeded([experiment.seed, 0])
-    model = Cascade(experiment.model)
+    model = initial_model(experiment.model, experiment.seed)
     return Initial(to_arrays(model), statistics_of(model))

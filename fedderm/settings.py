@@ -99,6 +99,9 @@ class AugmentationSettings(Settings):
 class TrainingSettings(Settings):
     """What a training site does in one round."""
 
+    trunk: Literal["trained", "frozen"] = "trained"
+    """frozen: only the heads are trained and sent. Every site computes the trunk's features once and keeps
+    them on its disk; the one augmentation left is mirroring."""
     head_start: Literal["none", "ridge"] = "none"
     """ridge: before the first round the heads are fitted to the trunk's features in closed form, in one
     exchange."""
@@ -148,6 +151,15 @@ class TrainingSettings(Settings):
             raise ValueError("local_steps stands in place of local_epochs; give one of the two")
         return self
 
+    @model_validator(mode="after")
+    def _frozen_means_frozen(self) -> Self:
+        if self.trunk == "frozen" and self.norm_statistics == "local":
+            raise ValueError(
+                "norm_statistics: local changes the trunk's BatchNorm layers, and trunk: frozen computes its "
+                "features once; remove one of the two"
+            )
+        return self
+
 
 class EvaluationSettings(Settings):
     """What is measured, and what a threshold must hold."""
@@ -195,6 +207,11 @@ class Experiment(Settings):
         if self.strategy.average_last > self.rounds:
             raise ValueError(
                 f"strategy.average_last is {self.strategy.average_last} but the run has {self.rounds} rounds"
+            )
+        if self.training.trunk == "frozen" and self.model.pretrained == "hub":
+            raise ValueError(
+                "model.pretrained: hub would have every site fetch the frozen trunk itself; save its weights "
+                "to a file and name that, or take package or none"
             )
         if not any(site.role == "train" for site in self.sites):
             raise ValueError("sites: none has role: train; at least one must train")
