@@ -6,6 +6,7 @@ from typing import Any, Final
 from fedderm.federation.training import build_strategy
 from fedderm.model.names import check_names
 from fedderm.settings import Experiment
+from fedderm.tracking.tracker import check_tracking
 from strategies.catalogue import site_side
 
 _FEWEST: Final = {"krum": (2, 3), "multikrum": (2, 3), "bulyan": (4, 3)}
@@ -20,6 +21,7 @@ def check_choices(experiment: Experiment) -> None:
     """
     check_names(experiment.model)
     build_strategy(experiment.strategy)
+    check_tracking(experiment.tracking)
     found = list(_objections(experiment))
     if found:
         raise ValueError(f"strategy.name: {experiment.strategy.name}: " + "; ".join(found))

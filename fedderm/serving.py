@@ -14,6 +14,7 @@ from fedderm.preparation import Prepared
 from fedderm.report import build_report
 from fedderm.runs import RunFolder
 from fedderm.settings import Experiment
+from fedderm.tracking.tracker import TrackingObserver
 from fedderm.weights import FrozenTrunk
 
 
@@ -36,17 +37,21 @@ def serve(
     given_up = {} if prepared is None else prepared.given_up(salt)
     traffic = Traffic(**folder.state().get("traffic", {}))
     trunk, initial = start_of(folder)
-    session = Session(grid, folder, observer, should_stop, salt, given_up, traffic, trunk)
+    tracking = TrackingObserver(folder, observer)
+    session = Session(grid, folder, tracking, should_stop, salt, given_up, traffic, trunk)
     session.note(stopped=None, trunk=trunk and trunk.digest)
+    tracking.begin()
     try:
         cards = roll_call(session)
         arrays = run_rounds(session, cards, initial)
         conclude(session, cards, arrays)
+        tracking.conclude()
         folder.finish()
     except ValueError as error:
         session.note(stopped=str(error))  # who was refused and why, for whoever finds the folder later
         raise
     finally:
+        tracking.end()
         folder.end_sitting()
     build_report(folder.path)
 

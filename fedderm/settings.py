@@ -1,5 +1,6 @@
 """The settings of an experiment: one frozen model a section, each field with its meaning and range."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -178,6 +179,24 @@ class EvaluationSettings(Settings):
     """Evaluate all sites each so many rounds; the last round always."""
 
 
+class TrackingSettings(Settings):
+    """Where a run's tables are shown while it goes on; they are in its folder in any case."""
+
+    tensorboard: bool = True
+    """Event files in the run's folder, for TensorBoard."""
+    mlflow: Annotated[str, Field(min_length=1)] | None = None
+    """An MLflow store: a folder, or an address such as http://mlflow.clinic:5000; needs fedderm[mlflow]."""
+
+    @model_validator(mode="after")
+    def _no_password(self) -> Self:
+        if self.mlflow is not None and re.match(r"[a-z0-9+]+://[^/@]*:[^/@]*@", self.mlflow):
+            raise ValueError(
+                "mlflow holds a password, and the config travels to every site; leave it out and set "
+                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+            )
+        return self
+
+
 class Experiment(Settings):
     """One complete experiment."""
 
@@ -196,6 +215,7 @@ class Experiment(Settings):
     training: TrainingSettings = TrainingSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     resources: Resources = Resources()
+    tracking: TrackingSettings = TrackingSettings()
     sites: Annotated[list[Site], Field(min_length=1)]
 
     @model_validator(mode="after")

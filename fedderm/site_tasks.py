@@ -53,6 +53,7 @@ def train(message: Message, context: Context) -> Message:
         raise ValueError(f"site {name}: {error}") from error
     beside, told = method.after(before, model, result, stretch.round, experiment.training)
     metrics = {
+        "server-round": stretch.round,
         "num-examples": len(data),
         "steps": result.steps,
         "images": result.images,
