@@ -193,7 +193,7 @@ def _open_site(experiment_json: str, site_json: str, salt: str, given_up: frozen
 def site_seed(experiment: Experiment, name: str, round_number: int) -> list[int]:
     """Return the seed of a site's randomness in a round: of the site's name, not of its place in a list."""
     digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
-    return [experiment.seed, int.from_bytes(digest, "big"), round_number]
+    return [experiment.training_seed, int.from_bytes(digest, "big"), round_number]
 
 
 def worker_model(experiment: Experiment, arrays: Arrays) -> Cascade:

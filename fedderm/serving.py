@@ -1,7 +1,7 @@
 """One sitting of a run at the server, the same for `fedderm run` and `flwr run .`."""
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 from flwr.serverapp import Grid
 
@@ -29,11 +29,27 @@ def serve(
     ``prepared`` is what was found out about simulated sites beforehand; None where sites are elsewhere and
     the server knows what their cards say.
     """
+    salt = secrets.token_hex(16)
+    given_up = {} if prepared is None else prepared.given_up(salt)
+    conduct(grid, folder, observer, salt, given_up, should_stop)
+    build_report(folder.path)
+
+
+def conduct(
+    grid: Grid,
+    folder: RunFolder,
+    observer: Observer,
+    salt: str,
+    given_up: Mapping[str, Sequence[str]],
+    should_stop: Callable[[], bool] = lambda: False,
+) -> None:
+    """Train, evaluate and recalibrate, without a report; what an earlier sitting finished is kept.
+
+    ``given_up``: site to the ids, salted with ``salt``, of images that it leaves to another site or split.
+    """
     experiment = folder.experiment
     if folder.read_json("environment.json") is None:
         folder.write_json("environment.json", describe(experiment.seed, folder.since))
-    salt = secrets.token_hex(16)
-    given_up = {} if prepared is None else prepared.given_up(salt)
     traffic = Traffic(**folder.state().get("traffic", {}))
     session = Session(grid, folder, observer, should_stop, salt, given_up, traffic)
     session.note(stopped=None)
@@ -48,7 +64,6 @@ def serve(
         raise
     finally:
         folder.end_sitting()
-    build_report(folder.path)
 
 
 def initial_arrays(experiment: Experiment) -> Arrays:
@@ -57,5 +72,5 @@ def initial_arrays(experiment: Experiment) -> Arrays:
     from fedderm.model.cascade import Cascade
     from fedderm.model.state import to_arrays
 
-    seeded([experiment.seed, 0])
+    seeded([experiment.training_seed, 0])
     return to_arrays(Cascade(experiment.model))

@@ -148,7 +148,8 @@ def _train_set(instruction: Instruction, site: LocalSite, context: Context) -> t
     """Return what to train on and whose it is: the site's own images, or the pooled baseline's."""
     experiment = instruction.experiment
     if not instruction.values.get("pooled", False):
-        return site.train_set(experiment.training), site.settings.name
+        own = site.train_set(experiment.training)
+        return _with_budget(own, instruction), site.settings.name
     if SITE_FILE in context.node_config:
         # A server must not choose what is read on a hospital's machine.
         raise ValueError(
@@ -161,5 +162,13 @@ def _train_set(instruction: Instruction, site: LocalSite, context: Context) -> t
     ]
     # One site's pool is that site: it draws what it would draw in a federation of one.
     name = members[0].settings.name if len(members) == 1 else "(pooled)"
-    balanced = experiment.training.local_steps is not None
+    balanced = experiment.training.source_balanced
+    if balanced is None:
+        balanced = experiment.training.local_steps is not None
     return pool([member.train_set(experiment.training) for member in members], balanced=balanced), name
+
+
+def _with_budget(data: TrainSet, instruction: Instruction) -> TrainSet:
+    """Return the site's images, with the federation's image updates where it trains alone."""
+    images, sites = (int(instruction.values.get(key, 0)) for key in ("images_of_all", "sites_of_all"))
+    return data.with_budget(images, sites) if images and sites else data

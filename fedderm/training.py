@@ -87,7 +87,7 @@ def train_locally(
 def _steps(settings: TrainingSettings, data: TrainSet, size: int) -> int:
     if settings.local_epochs is None:
         return (settings.local_steps or 1) * data.sources
-    return max(1, round(settings.local_epochs * len(data) / size))
+    return max(1, round(settings.local_epochs * (data.images or len(data)) / size))
 
 
 def to_input(images: "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]", device: torch.device) -> Tensor:

@@ -62,11 +62,35 @@ def _read(message: Message) -> tuple[dict[str, Any], dict[str, list[str]]]:
     return details, prints
 
 
+def teaching(session: Session, cards: Sequence[SiteCard]) -> list[SiteCard]:
+    """Return the sites that the model learns from, which also set its threshold: the training sites, or the
+    local baseline's one.
+
+    Raises ValueError where none of them joined.
+    """
+    alone = session.experiment.baseline_site
+    found = [card for card in cards if card.role == "train" and alone in (None, card.member.name)]
+    if not found:
+        who = "no site that joined" if alone is None else f"no site called {alone} that joined"
+        raise ValueError(f"{who} has role: train; at least one must train")
+    return found
+
+
+def baseline_budget(session: Session, cards: Sequence[SiteCard]) -> dict[str, Any]:
+    """Return what ``train`` messages say of a baseline: that images are pooled, or the federation's size.
+
+    A site that trains alone takes as many image updates as all training sites together: it is told how many
+    images and sites these are.
+    """
+    if session.experiment.baseline != "local":
+        return {"pooled": session.experiment.baseline == "pooled"}
+    sizes = [card.member.num_examples for card in cards if card.role == "train"]
+    return {"pooled": False, "images_of_all": sum(sizes), "sites_of_all": len(sizes)}
+
+
 def training_members(session: Session, cards: Sequence[SiteCard]) -> list[Member]:
     """Return who is sent ``train``: the training sites, or the one node that trains on all their images."""
-    members = [card.member for card in cards if card.role == "train"]
-    if not members:
-        raise ValueError("no site that joined has role: train; at least one must train")
+    members = [card.member for card in teaching(session, cards)]
     if session.experiment.baseline == "pooled":
         return [Member(members[0].node_id, "(pooled)", sum(member.num_examples for member in members))]
     return members

@@ -11,7 +11,7 @@ from fedderm.evaluation.counts import Counts
 from fedderm.evaluation.long_format import LongRow, long_rows_of_counts
 from fedderm.evaluation.recalibration import federation_point
 from fedderm.federation.head_start import start_heads
-from fedderm.federation.roll_call import SiteCard, training_members
+from fedderm.federation.roll_call import SiteCard, baseline_budget, teaching, training_members
 from fedderm.federation.session import Answers, Session
 from fedderm.settings import StrategySettings
 from fedderm.weights import Arrays
@@ -27,6 +27,7 @@ def run_rounds(session: Session, cards: Sequence[SiteCard], initial: Arrays) -> 
     done = int(folder.state()["round"])
     strategy = _strategy(experiment.strategy, resumed=0 < done < experiment.rounds)
     members = training_members(session, cards)
+    budget = baseline_budget(session, cards)
     if not done and experiment.training.head_start == "ridge":
         initial = {**initial, **start_heads(session, members, initial)}
     arrays = messages.to_record(folder.latest_arrays() or initial)
@@ -34,7 +35,7 @@ def run_rounds(session: Session, cards: Sequence[SiteCard], initial: Arrays) -> 
         deadline_s=experiment.strategy.deadline,
         quorum=experiment.strategy.quorum,
         fraction=experiment.strategy.fraction,
-        seed=experiment.seed,
+        seed=experiment.training_seed,
         weighting=experiment.strategy.weighting,
     )
     for number in range(done + 1, experiment.rounds + 1):
@@ -44,7 +45,7 @@ def run_rounds(session: Session, cards: Sequence[SiteCard], initial: Arrays) -> 
             session.grid,
             number,
             arrays,
-            session.config(pooled=experiment.baseline == "pooled"),
+            session.config(**budget),
             members,
             settings,
             session.observer.site,
@@ -96,7 +97,7 @@ def _evaluate_round(
     found = answers.found
     roles = {card.member.name: card.role for card in cards}
     point, _ = federation_point(
-        calibration_counts(found, roles),
+        calibration_counts(found, {one.member.name for one in teaching(session, cards)}),
         experiment.evaluation.target_sensitivity,
         experiment.evaluation.confidence,
     )
@@ -115,11 +116,9 @@ def _evaluate_round(
     return rows, answers.missing
 
 
-def calibration_counts(found: dict[str, dict[str, Counts]], roles: dict[str, str]) -> Counts:
-    """Return the summed calibration counts of the training sites."""
-    parts = [
-        splits.get("calibration", Counts.zero()) for name, splits in found.items() if roles[name] == "train"
-    ]
+def calibration_counts(found: dict[str, dict[str, Counts]], sites: set[str]) -> Counts:
+    """Return the summed calibration counts of ``sites``: those that the model learns from."""
+    parts = [splits.get("calibration", Counts.zero()) for name, splits in found.items() if name in sites]
     return sum(parts, Counts.zero())
 
 
