@@ -1,5 +1,7 @@
 """What a site does with a message. Imports torch, so only the process that works for a site imports this."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -149,7 +151,7 @@ def _train_set(instruction: Instruction, site: LocalSite, context: Context) -> t
     experiment = instruction.experiment
     if not instruction.values.get("pooled", False):
         own = site.train_set(experiment.training)
-        return _with_budget(own, instruction), site.settings.name
+        return _with_budget(own, instruction.values), site.settings.name
     if SITE_FILE in context.node_config:
         # A server must not choose what is read on a hospital's machine.
         raise ValueError(
@@ -165,10 +167,11 @@ def _train_set(instruction: Instruction, site: LocalSite, context: Context) -> t
     balanced = experiment.training.source_balanced
     if balanced is None:
         balanced = experiment.training.local_steps is not None
-    return pool([member.train_set(experiment.training) for member in members], balanced=balanced), name
+    pooled = pool([member.train_set(experiment.training) for member in members], balanced=balanced)
+    return _with_budget(pooled, instruction.values), name
 
 
-def _with_budget(data: TrainSet, instruction: Instruction) -> TrainSet:
-    """Return the site's images, with the federation's image updates where it trains alone."""
-    images, sites = (int(instruction.values.get(key, 0)) for key in ("images_of_all", "sites_of_all"))
-    return data.with_budget(images, sites) if images and sites else data
+def _with_budget(data: TrainSet, values: Mapping[str, Any]) -> TrainSet:
+    """Return the images with the whole federation's image updates, where the message names them."""
+    updates = int(values.get("image_updates", 0))
+    return replace(data, updates=updates) if updates else data

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fedderm.augment import augment
+from fedderm.budget import batch_size, steps_of
 from fedderm.devices import autocast, seeded
 from fedderm.model.cascade import Cascade, Logits
 from fedderm.settings import TrainingSettings
@@ -43,14 +44,14 @@ def train_locally(
     seed: Sequence[int],
     proximal_mu: float = 0.0,
 ) -> TrainResult:
-    """Train ``model`` in place for ``local_epochs`` over ``data``, or ``local_steps`` for each source of it.
+    """Train ``model`` in place for ``local_epochs`` over ``data``, or ``local_steps``, or its own budget.
 
     All randomness follows from ``seed`` and nothing is kept between calls: the same call gives the same
     weights. ``proximal_mu = 0`` is FedAvg's local objective. Raises ValueError when the loss is not finite.
     """
     rng, generator = seeded(seed)
     device = next(model.parameters()).device
-    size = min(settings.batch_size, len(data))
+    size = batch_size(len(data), settings)
     _training_mode(model, settings, size)
     steps = _steps(settings, data, size)
     order = data.draw(steps * size, rng)
@@ -85,9 +86,9 @@ def train_locally(
 
 
 def _steps(settings: TrainingSettings, data: TrainSet, size: int) -> int:
-    if settings.local_epochs is None:
-        return (settings.local_steps or 1) * data.sources
-    return max(1, round(settings.local_epochs * (data.images or len(data)) / size))
+    if data.updates is not None:
+        return max(1, round(data.updates / size))
+    return steps_of(len(data), settings) * (data.sources if settings.local_steps else 1)
 
 
 def to_input(images: "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]", device: torch.device) -> Tensor:

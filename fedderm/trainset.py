@@ -10,7 +10,7 @@ factor of fifty and which recalibration puts back.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -27,8 +27,8 @@ class TrainSet:
 
     ``pixels``: arrays (N_i, S, S, 3) uint8; ``rows`` (n, 2): array and row of each training image;
     ``classes`` (n,): 0..3; ``weights`` (n,): how often each is drawn, relative to the others; ``log_odds``
-    (n,): of malignancy among what its site draws; ``sources``: how many sites' steps a round has;
-    ``images``: how many images a pass counts, where these are not its own (``with_budget``).
+    (n,): of malignancy among what its site draws; ``sources``: how many sites the images come from;
+    ``updates``: image updates of a round, where a message says so: a baseline has the whole federation's.
     """
 
     pixels: tuple[npt.NDArray[np.uint8], ...]
@@ -37,15 +37,11 @@ class TrainSet:
     weights: Floats
     log_odds: Floats
     sources: int = 1
-    images: int | None = None
+    updates: int | None = None
 
     def __len__(self) -> int:
         """Return the number of training images."""
         return len(self.rows)
-
-    def with_budget(self, images: int, sites: int) -> "TrainSet":
-        """Return the same images with the image updates of a federation of so many images and sites."""
-        return replace(self, images=images, sources=sites)
 
     def effective(self) -> float:
         """Return 4 P N / (P + N): the size of a balanced set that tells the classes apart as well.

@@ -1,4 +1,4 @@
-"""``fedderm run``, ``report``, ``evaluate`` and ``predict``."""
+"""``fedderm run``, ``compare``, ``report``, ``evaluate`` and ``predict``."""
 
 from pathlib import Path
 from typing import Annotated
@@ -26,6 +26,28 @@ def run(
     from fedderm.cli.running import start
 
     start(config, data_root, overrides or [], resume, Console())
+
+
+def compare(
+    config: Annotated[
+        Path | None,
+        typer.Argument(
+            help="An experiment's YAML file with a section compare; not needed with --resume.",
+            show_default=False,
+        ),
+    ] = None,
+    data_root: DataRoot = None,
+    overrides: Overrides = None,
+    resume: Annotated[Path | None, typer.Option(help="Go on with an unfinished comparison's folder.")] = None,
+) -> None:
+    """Compare strategies over seeds, on one federation: run each cell, and tell what can be concluded.
+
+    A cell that fails does not stop the others; the exit code is then 2.
+    """
+    from fedderm.cli.comparison import start
+    from fedderm.cli.comparison_console import ComparisonConsole
+
+    start(config, data_root, overrides or [], resume, ComparisonConsole())
 
 
 def report(

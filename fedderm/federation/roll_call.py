@@ -7,6 +7,7 @@ from typing import Any
 from flwr.app import Message
 
 from fedderm import messages
+from fedderm.budget import image_updates
 from fedderm.federation.session import Session
 from sites.salted import overlaps
 from strategies.exchange import Member, wait_for_nodes
@@ -77,15 +78,14 @@ def teaching(session: Session, cards: Sequence[SiteCard]) -> list[SiteCard]:
 
 
 def baseline_budget(session: Session, cards: Sequence[SiteCard]) -> dict[str, Any]:
-    """Return what ``train`` messages say of a baseline: that images are pooled, or the federation's size.
-
-    A site that trains alone takes as many image updates as all training sites together: it is told how many
-    images and sites these are.
-    """
-    if session.experiment.baseline != "local":
-        return {"pooled": session.experiment.baseline == "pooled"}
+    """Return what ``train`` messages say of a baseline: whether images are pooled, and, for either baseline,
+    how many image updates a round of the whole federation takes."""
+    experiment = session.experiment
+    if experiment.baseline == "none":
+        return {"pooled": False}
     sizes = [card.member.num_examples for card in cards if card.role == "train"]
-    return {"pooled": False, "images_of_all": sum(sizes), "sites_of_all": len(sizes)}
+    updates = image_updates(sizes, experiment.training, experiment.strategy.fraction)
+    return {"pooled": experiment.baseline == "pooled", "image_updates": updates}
 
 
 def training_members(session: Session, cards: Sequence[SiteCard]) -> list[Member]:

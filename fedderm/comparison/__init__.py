@@ -1,0 +1,1 @@
+"""A comparison of arms: planned, run cell by cell, and told in tables and a page."""
