@@ -103,8 +103,8 @@ class ComparisonFolder:
         """Return a cell's run folder, made where there is none yet; what it has finished stays."""
         path = self.cell_path(cell)
         if not (path / "config.yaml").is_file():
-            run = RunFolder.create_at(path, cell.experiment)
-            run.write_json("audit.json", audit)
+            RunFolder.create_at(path, cell.experiment)
+        RunFolder(path, cell.experiment).write_json("audit.json", audit)
         return path
 
     def is_done(self, cell: Cell) -> bool:

@@ -96,8 +96,8 @@ def cells_of(experiment: Experiment) -> list[Cell]:
     settings = section_of(experiment)
     for label, changes in settings.arms.items():
         _refuse_common(changes, f"compare.arms.{label}")
-    arms = dict(_variants(settings))
-    _refuse_shared_folders(list(arms))
+    arms = list(_variants(settings))
+    _refuse_shared_folders([label for label, _ in arms])
     folds = folds_of(experiment)
     first = next(iter(folds.values()))
     for label, changes in settings.arms.items():
@@ -106,7 +106,7 @@ def cells_of(experiment: Experiment) -> list[Cell]:
         cell
         for seed in settings.seeds
         for held_out, federation in folds.items()
-        for label, changes in arms.items()
+        for label, changes in arms
         for cell in _cells(label, _where(label, settings), changes, seed, held_out, federation, settings)
     ]
     _check_reference(settings, cells)

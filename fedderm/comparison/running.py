@@ -10,7 +10,8 @@ from fedderm.comparison.plan import Cell, cells_of, folds_of
 from fedderm.comparison.schedule import CellObserver, Order, run_cells
 from fedderm.preparation import PreparationObserver, Prepared, audit_prepared, load_sites, open_caches
 from fedderm.settings import Experiment
-from sites.errors import OneClassOnly
+from sites.errors import OneClassOnly, SiteError
+from sites.giving_way import AuditRefused
 
 
 class ComparisonObserver(PreparationObserver, CellObserver, Protocol):
@@ -73,10 +74,12 @@ def _prepared(federation: Experiment, held_out: str, observer: PreparationObserv
     except OneClassOnly as error:
         if not held_out:
             raise
-        raise ValueError(
+        raise SiteError(
             f"compare.protocol: leave_one_site_out trains each site while others are held out, but {error}; "
             "give it role: held-out and name the other sites in compare.leave_out"
         ) from error
+    except AuditRefused as error:
+        raise AuditRefused(f"with {held_out} held out {error}" if held_out else str(error)) from error
     return prepared
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -38,7 +39,7 @@ def read_scores(path: Path) -> dict[tuple[str, str], Scores]:
                 (site, model): Scores(**{name: held[f"{site}/{model}/{name}"] for name in _ARRAYS})
                 for site, model in pairs
             }
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
         raise ValueError(f"{path}: cannot be read ({error}); remove it and resume the comparison") from error
 
 
