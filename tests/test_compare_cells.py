@@ -185,9 +185,7 @@ def test_the_seed_of_training_changes_the_weights_and_not_the_lesions(root: Path
         np.testing.assert_array_equal(scores.lesion, second[key].lesion)
     explicit = new_run(root, training={"seed": 7}, **NO_INTERVALS)
     run_in_memory(explicit)
-    assert same(weights(explicit.path), weights(cell.path)), (
-        "the default is the experiment's"
-    )
+    assert same(weights(explicit.path), weights(cell.path)), "the default is the experiment's"
 
 
 # What memory allows.
