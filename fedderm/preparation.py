@@ -9,8 +9,6 @@ from typing import Any, Protocol
 import pandas as pd
 
 from fedderm.federation.session import Observer
-from fedderm.federation.training import build_strategy
-from fedderm.model.names import check_names
 from fedderm.runs import RunFolder
 from fedderm.settings import Experiment
 from sites import simulated
@@ -85,15 +83,6 @@ def prepare(experiment: Experiment, folder: RunFolder, observer: PreparationObse
     for name, cache in caches.items():
         _write_gallery(folder, name, cache, experiment.seed)
     return prepared
-
-
-def check_choices(experiment: Experiment) -> None:
-    """Raise ValueError for a backbone, weights or a strategy's parameter that does not exist.
-
-    Asked before the run has a folder and minutes have gone into its sites.
-    """
-    check_names(experiment.model)
-    build_strategy(experiment.strategy)
 
 
 def load_sites(experiment: Experiment, observer: PreparationObserver) -> list[SiteData]:

@@ -9,12 +9,11 @@ from fedderm.environment import describe
 from fedderm.federation.conclusion import conclude
 from fedderm.federation.roll_call import roll_call
 from fedderm.federation.session import Observer, Session, Traffic
-from fedderm.federation.training import run_rounds
+from fedderm.federation.training import Initial, run_rounds
 from fedderm.preparation import Prepared
 from fedderm.report import build_report
 from fedderm.runs import RunFolder
 from fedderm.settings import Experiment
-from fedderm.weights import Arrays
 
 
 def serve(
@@ -55,7 +54,7 @@ def conduct(
     session.note(stopped=None)
     try:
         cards = roll_call(session)
-        initial = {} if folder.state()["round"] else initial_arrays(experiment)
+        initial = Initial({}, ()) if folder.state()["round"] else initial_model(experiment)
         arrays = run_rounds(session, cards, initial)
         conclude(session, cards, arrays)
         folder.finish()
@@ -66,11 +65,12 @@ def conduct(
         folder.end_sitting()
 
 
-def initial_arrays(experiment: Experiment) -> Arrays:
+def initial_model(experiment: Experiment) -> Initial:
     """Return the first global model: pretrained trunks where the config says so, heads at zero."""
     from fedderm.devices import seeded
     from fedderm.model.cascade import Cascade
-    from fedderm.model.state import to_arrays
+    from fedderm.model.state import statistics_of, to_arrays
 
     seeded([experiment.training_seed, 0])
-    return to_arrays(Cascade(experiment.model))
+    model = Cascade(experiment.model)
+    return Initial(to_arrays(model), statistics_of(model))

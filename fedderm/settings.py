@@ -3,13 +3,14 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from fedderm.compare_settings import CompareSettings
 from fedderm.config_sentences import nearest
 from fedderm.runtime import Resources
 from sites.cache import PixelSettings
 from sites.catalogue import Site
+from strategies.names import STRATEGIES, unknown
 
 Scheme = Literal["binary", "four_class", "cascade"]
 Positive = Annotated[float, Field(gt=0)]
@@ -25,23 +26,14 @@ class Settings(BaseModel):
 class StrategySettings(Settings):
     """How the server aggregates."""
 
-    name: Literal[
-        "fedavg",
-        "fedprox",
-        "fedavgm",
-        "fedadagrad",
-        "fedadam",
-        "fedyogi",
-        "fedmedian",
-        "fedtrimmedavg",
-        "krum",
-        "multikrum",
-        "bulyan",
-    ] = "fedavg"
+    name: str = "fedavg"
+    """One of ``strategies.names.STRATEGIES``; docs/strategies.md says what each does."""
     proximal_mu: Annotated[float, Field(ge=0)] = 0.0
     """FedProx's mu; 0 is FedAvg."""
-    parameters: dict[str, int | float] = {}
-    """Of Flower's own strategies, such as {eta: 0.01} for fedadam."""
+    parameters: dict[str, int | float | str] = {}
+    """Of the other strategies, such as {eta: 0.01} for fedadam."""
+    average_last: Annotated[int, Field(ge=1)] = 1
+    """The final model is the mean of the global models after the last so many rounds; 1: the last one."""
     weighting: Literal["examples", "effective", "equal"] = "examples"
     """A site's weight in the average: its training images; their effective number 4 P N / (P + N) for P
     malignant and
@@ -54,12 +46,17 @@ class StrategySettings(Settings):
     deadline: Positive = 3600.0
     """Seconds that a site has to answer."""
 
+    @field_validator("name")
+    @classmethod
+    def _exists(cls, name: str) -> str:
+        if name not in STRATEGIES:
+            raise ValueError(unknown(name))
+        return name
+
     @model_validator(mode="after")
     def _mu_belongs_to_fedprox(self) -> Self:
         if self.name != "fedprox" and self.proximal_mu > 0:
             raise ValueError("proximal_mu is FedProx's; set name: fedprox or remove it")
-        if self.parameters and self.name in ("fedavg", "fedprox"):
-            raise ValueError(f"parameters: {self.name} has none; remove them")
         return self
 
 
@@ -121,6 +118,8 @@ class TrainingSettings(Settings):
     always have the experiment's."""
     batch_size: Annotated[int, Field(ge=1)] = 32
     optimizer: Literal["adamw", "sgd"] = "adamw"
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Nesterov's, of sgd; 0 is plain SGD."""
     learning_rate: Positive = 0.0003
     head_factor: Positive = 10.0
     """The heads' learning rate over the trunk's: they start from nothing, the trunk from ImageNet."""
@@ -205,6 +204,10 @@ class Experiment(Settings):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"sites: two sites are called {twice[0]}; give each its own name")
+        if self.strategy.average_last > self.rounds:
+            raise ValueError(
+                f"strategy.average_last is {self.strategy.average_last} but the run has {self.rounds} rounds"
+            )
         if not any(site.role == "train" for site in self.sites):
             raise ValueError("sites: none has role: train; at least one must train")
         for site in self.sites:

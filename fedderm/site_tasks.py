@@ -12,13 +12,16 @@ from fedderm.evaluation.counts import counts_of
 from fedderm.evaluation.disclosure import folded, suppress
 from fedderm.evaluation.documents import OperatingPoint
 from fedderm.evaluation.informed import FederationEvidence
+from fedderm.evaluation.long_format import PERSONAL
+from fedderm.evaluation.scores import Scores
 from fedderm.evaluation.shift_reference import ShiftReference, feature_summary
 from fedderm.feature_moments import feature_moments
 from fedderm.judging import Frame, judge
 from fedderm.messages import Instruction
 from fedderm.model.state import to_arrays
-from fedderm.node import SITE_FILE, LocalSite, open_site, site_of_node, site_seed, worker_model
+from fedderm.node import SITE_FILE, LocalSite, Seen, open_site, site_of_node, site_seed, worker_model
 from fedderm.site_card import site_card
+from fedderm.site_method import SiteMethod, adapt_to
 from fedderm.training import Stretch, train_locally
 from fedderm.trainset import TrainSet, pool
 from sites.salted import salted_fingerprints
@@ -29,9 +32,8 @@ def query(message: Message, context: Context) -> Message:
     instruction = messages.read_instruction(message)
     site = _site(instruction, context)
     salt = str(instruction.values["salt"])
-    return messages.card_reply(
-        message, site_card(site), salted_fingerprints(site.table, site.fingerprints, salt)
-    )
+    card = {**site_card(site), **_effective(instruction, site)}
+    return messages.card_reply(message, card, salted_fingerprints(site.table, site.fingerprints, salt))
 
 
 def train(message: Message, context: Context) -> Message:
@@ -43,21 +45,23 @@ def train(message: Message, context: Context) -> Message:
     model = worker_model(experiment, messages.read_arrays(message))
     stretch = Stretch(int(values["server_round"]), experiment.rounds)
     seed = site_seed(experiment, name, stretch.round)
+    method = _method(instruction, name, message)
+    method.personalise(model)
+    before = method.before(model, data, experiment.training)
     try:
-        result = train_locally(
-            model, data, experiment.training, stretch, seed, float(values.get("proximal_mu", 0.0))
-        )
+        result = train_locally(model, data, experiment.training, stretch, seed, method.objective())
     except ValueError as error:
         raise ValueError(f"site {name}: {error}") from error
+    beside, told = method.after(before, model, result, stretch.round, experiment.training)
     metrics = {
         "num-examples": len(data),
-        **_effective(instruction, site, data),
         "steps": result.steps,
         "images": result.images,
         "loss": result.loss,
         "triage-loss": result.triage_loss,
+        **told,
     }
-    return messages.train_reply(message, to_arrays(model), metrics)
+    return messages.train_reply(message, to_arrays(model), metrics, beside)
 
 
 def head(message: Message, context: Context) -> Message:
@@ -79,15 +83,24 @@ def evaluate(message: Message, context: Context) -> Message:
     site = _site(instruction, context)
     model = worker_model(experiment, messages.read_arrays(message))
     wanted, min_cell = str(values.get("features_of", "")), site.settings.min_cell
+    adapt_to(model, site, experiment)
     counts: dict[str, Any] = {}
     features: dict[str, Any] = {}
-    for split in str(values["splits"]).split(","):
-        if len(site.rows(split)):
-            seen = site.score(model, split, int(values["views"]), experiment.training.precision)
-            shown = folded(seen.scores, min_cell)
-            counts[split] = suppress(counts_of(shown), min_cell).to_array()
-            if split == wanted:
-                features = feature_summary(seen.features, shown.truth, shown.lesion, min_cell)
+    splits = [split for split in str(values["splits"]).split(",") if len(site.rows(split))]
+
+    def score(split: str) -> tuple[Seen, Scores]:
+        seen = site.score(model, split, int(values["views"]), experiment.training.precision)
+        return seen, folded(seen.scores, min_cell)
+
+    for split in splits:
+        seen, shown = score(split)
+        counts[split] = suppress(counts_of(shown), min_cell).to_array()
+        if split == wanted:
+            features = feature_summary(seen.features, shown.truth, shown.lesion, min_cell)
+    method = _method(instruction, site.settings.name, message)
+    if method.personal and "test" in splits:
+        method.personalise(model)
+        counts[PERSONAL] = suppress(counts_of(score("test")[1]), min_cell).to_array()
     return messages.counts_reply(message, counts, features)
 
 
@@ -102,13 +115,20 @@ def recalibrate(message: Message, context: Context) -> Message:
         evidence=FederationEvidence.model_validate_json(str(values["evidence"])),
         reference=_reference(message),
     )
-    judged = judge(site, model, instruction.experiment, frame, int(values["views"]))
+    adapt_to(model, site, instruction.experiment)
+    method = _method(instruction, site.settings.name, message)
+    judged = judge(site, model, instruction.experiment, frame, int(values["views"]), method)
     return messages.evaluation_reply(
         message,
         judged.evaluation.model_dump_json(),
         {name: counts.to_array() for name, counts in judged.counts.items()},
         judged.replicates,
     )
+
+
+def _method(instruction: Instruction, name: str, message: Message) -> SiteMethod:
+    sent, control = messages.read_sent(message), messages.read_control(message)
+    return SiteMethod.of(instruction.experiment, name, sent, control)
 
 
 def _reference(message: Message) -> ShiftReference | None:
@@ -121,12 +141,14 @@ def _site(instruction: Instruction, context: Context) -> LocalSite:
     return open_site(instruction.experiment, site, *messages.given_up_images(instruction, site.name))
 
 
-def _effective(instruction: Instruction, site: LocalSite, data: TrainSet) -> dict[str, float]:
+def _effective(instruction: Instruction, site: LocalSite) -> dict[str, float]:
     """Return the effective number where it is asked for; it tells how many images are malignant."""
-    if instruction.experiment.strategy.weighting != "effective":
+    experiment = instruction.experiment
+    if experiment.strategy.weighting != "effective" or site.settings.role != "train":
         return {}
+    data = site.train_set(experiment.training)
     _require_cells(site, data, "strategy.weighting: effective")
-    return {"effective-examples": data.effective()}
+    return {"effective": data.effective()}
 
 
 def _require_cells(site: LocalSite, data: TrainSet, what: str) -> None:

@@ -117,6 +117,25 @@ def test_a_cell_goes_on_after_its_last_round_and_a_finished_one_is_not_run_again
     assert (folder.path / FILE).is_file()
 
 
+def test_personal_models_are_scored_apart_at_the_sites_that_have_one(root: Path) -> None:
+    """FedPer: each training site's own heads on the shared trunk, by its own test lesions."""
+    folder = new_run(root, strategy={"name": "fedper"}, **NO_INTERVALS)
+    run_cell(job(folder), silent)
+    found = read_scores(folder.path / FILE)
+    assert [key for key in found if key[1] == "personal"] == [("west", "personal"), ("east", "personal")]
+    run = folder.state()["run"]
+    for position, name in ((WEST, "west"), (EAST, "east")):
+        shared, own = found[name, "global"], found[name, "personal"]
+        np.testing.assert_array_equal(own.lesion, shared.lesion)
+        assert (own.triage != shared.triage).all()
+        arrays = read_arrays(folder.path / "model" / "model.safetensors")
+        kept = read_arrays(folder.experiment.work_dir / "site_state" / run / name / "0002.safetensors")
+        assert set(kept) < set(arrays)
+        model = worker_model(folder.experiment, {**arrays, **kept})
+        expected = local(folder, position).score(model, "test", 1, "auto").scores.per_lesion()
+        np.testing.assert_array_equal(own.triage, expected.triage)
+
+
 # The baselines and the seed of training.
 
 

@@ -130,7 +130,7 @@ def test_leave_out_narrows_the_rotation_and_others_keep_their_role(tmp_path: Pat
         ({"arm": {}}, "compare.arm: no such key (did you mean arms?)"),
         (
             {"arms": {**ARMS, "bad": {"strategy": {"name": "fedprocks"}}}},
-            "compare.arms.bad: strategy.name: expected fedavg",
+            "compare.arms.bad: strategy.name: there is no strategy fedprocks; did you mean fedprox?",
         ),
         (
             {"arms": {**ARMS, "bad": {"strategy": {"name": "fedadam", "parameters": {"etta": 0.1}}}}},
@@ -138,6 +138,10 @@ def test_leave_out_narrows_the_rotation_and_others_keep_their_role(tmp_path: Pat
         ),
         ({"arms": {**ARMS, "bad": {"rouns": 3}}}, "compare.arms.bad: rouns: no such key"),
         ({"arms": {**ARMS, "bad": {"model": {"backbone": "resnot"}}}}, "compare.arms.bad: "),
+        (
+            {"arms": {**ARMS, "bad": {"strategy": {"name": "scaffold"}}}},
+            "compare.arms.bad: strategy.name: scaffold: its mathematics is that of SGD",
+        ),
         (
             {"arms": {**ARMS, "bad": {"training": 3}}},
             "compare.arms.bad: training: expected keys with values; found 3",

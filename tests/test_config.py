@@ -103,7 +103,7 @@ def test_the_configs_of_this_repository_are_valid(path: Path) -> None:
         ),
         ("local_epochs: 1", "optimizer: adam", 'expected adamw or sgd; found "adam" (did you mean adamw?)'),
         ("local_epochs: 1", "optimizer: lion", 'expected adamw or sgd; found "lion"'),
-        ("rounds: 2", "strategy: {name: fedproxx}", 'found "fedproxx" (did you mean fedprox?)'),
+        ("rounds: 2", "strategy: {name: fedproxx}", "there is no strategy fedproxx; did you mean fedprox?"),
         ("source: simulated", "source: simulatd", "found simulatd (did you mean simulated?)"),
         (
             "source: simulated, lesions: 30",

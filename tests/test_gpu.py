@@ -13,6 +13,9 @@ from fedderm.model.cascade import Cascade
 from fedderm.model.state import load_arrays, to_arrays
 from fedderm.settings import AugmentationSettings, ModelSettings
 from fedderm.training import Stretch, to_input, train_locally
+from strategies.site_side import LocalObjective
+
+TETHER = LocalObjective(mu=0.1)
 
 pytestmark = [
     pytest.mark.gpu,
@@ -105,7 +108,7 @@ def test_arrays_go_to_the_gpu_and_back() -> None:
 def test_a_packaged_backbone_trains_in_bfloat16() -> None:
     model = on_gpu(Cascade(ModelSettings(image_size=64)))
     before = to_arrays(model)
-    result = train_locally(model, data(), settings(local_epochs=3), Stretch(1, 1), (1, 2), proximal_mu=0.1)
+    result = train_locally(model, data(), settings(local_epochs=3), Stretch(1, 1), (1, 2), TETHER)
     after = to_arrays(model)
     assert np.isfinite(result.loss)
     assert all(np.isfinite(one).all() for one in after.values())

@@ -6,13 +6,15 @@ from typing import Any
 
 from fedderm.client_app import app
 from fedderm.comparison.job import Job
-from fedderm.comparison.scores import FILE, GLOBAL, write_scores
+from fedderm.comparison.scores import FILE, GLOBAL, PERSONAL, write_scores
 from fedderm.evaluation.long_format import LongRow
 from fedderm.evaluation.scores import Scores
+from fedderm.federation.session import site_states
 from fedderm.in_process import InProcessGrid
 from fedderm.node import LocalSite, open_site, worker_model
 from fedderm.runs import RunFolder
 from fedderm.serving import conduct
+from fedderm.site_method import SiteMethod, adapt_to
 from fedderm.weights import read_arrays
 from strategies.exchange import Event
 
@@ -34,16 +36,26 @@ def run_cell(job: Job, tell: Tell) -> None:
 
 
 def scores_of(folder: RunFolder, job: Job) -> dict[tuple[str, str], Scores]:
-    """Return what the final model says of each site's images by (site, model): of a training site's test
-    split, of all images of a held-out site."""
+    """Return what the final models say of each site's images, by (site, model).
+
+    The global model is told by a training site's test split and by all images of a held-out site, as its
+    strategy adapts it there. A site's personal model is told by its own test split.
+    """
     experiment = folder.experiment
-    model = worker_model(experiment, read_arrays(folder.path / "model" / "model.safetensors"))
+    arrays = read_arrays(folder.path / "model" / "model.safetensors")
     views, precision = experiment.evaluation.views, experiment.training.precision
+    kept = site_states(folder, "-")
     found = {}
     for site in experiment.sites:
         local = open_site(experiment, site, job.salt, frozenset(job.given_up.get(site.name, ())))
+        model = worker_model(experiment, arrays)
+        adapt_to(model, local, experiment)
         parts = [local.score(model, split, views, precision).scores for split in _measured(local)]
         found[site.name, GLOBAL] = Scores.join(*parts)
+        method = SiteMethod.of(experiment, site.name, kept.get(site.name, {}), {})
+        if method.personal:
+            method.personalise(model)
+            found[site.name, PERSONAL] = local.score(model, "test", views, precision).scores
     return found
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from fedderm import config
+from fedderm.combinations import check_choices
 from fedderm.compare_settings import CompareSettings, slug
 from fedderm.config_sentences import nearest
-from fedderm.preparation import check_choices
 from fedderm.settings import Experiment
 
 Raw = dict[str, Any]

@@ -11,7 +11,7 @@ from fedderm.evaluation.ranking import weighted_ranking
 from fedderm.evaluation.scores import Scores
 
 FILE = "scores.npz"
-GLOBAL = "global"
+GLOBAL, PERSONAL = "global", "personal"
 _ARRAYS = ("lesion", "triage", "truth", "differential")
 
 

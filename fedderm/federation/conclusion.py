@@ -73,6 +73,7 @@ def _recalibrate(
 ) -> dict[str, _Conclusion]:
     # Training sites are part of the reference: only those that are not need it.
     reference = messages.to_record(standards.arrays())
+    states = session.site_states()
     answers = session.gather(
         "recalibrate",
         messages.RECALIBRATE,
@@ -80,7 +81,13 @@ def _recalibrate(
         arrays,
         _read,
         {card.member.name: reference for card in cards if card.role != "train"},
-        {card.member.name: {"evidence": standards.evidence_for(card).model_dump_json()} for card in cards},
+        {
+            card.member.name: {
+                "evidence": standards.evidence_for(card).model_dump_json(),
+                **states.get(card.member.name, {}),
+            }
+            for card in cards
+        },
         operating_point=standards.point.model_dump_json(),
         views=session.experiment.evaluation.views,
     )

@@ -42,7 +42,10 @@ def roll_call(session: Session) -> list[SiteCard]:
         if name in fingerprints:
             raise ValueError(f"two nodes call themselves {name}; give each site its own name")
         fingerprints[name] = prints
-        member = Member(ids[stranger], name, int(details["num_examples"]))
+        effective = details.get("effective")
+        member = Member(
+            ids[stranger], name, int(details["num_examples"]), None if effective is None else float(effective)
+        )
         cards.append(SiteCard(member, str(details["role"]), details))
     _refuse_overlaps(fingerprints)
     order = {site.name: position for position, site in enumerate(session.experiment.sites)}
@@ -92,7 +95,8 @@ def training_members(session: Session, cards: Sequence[SiteCard]) -> list[Member
     """Return who is sent ``train``: the training sites, or the one node that trains on all their images."""
     members = [card.member for card in teaching(session, cards)]
     if session.experiment.baseline == "pooled":
-        return [Member(members[0].node_id, "(pooled)", sum(member.num_examples for member in members))]
+        images = sum(member.num_examples for member in members)
+        return [Member(members[0].node_id, "(pooled)", images, float(images))]
     return members
 
 

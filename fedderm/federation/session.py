@@ -12,6 +12,7 @@ from fedderm import messages
 from fedderm.evaluation.long_format import LongRow
 from fedderm.runs import RunFolder
 from fedderm.settings import Experiment
+from strategies.catalogue import site_side
 from strategies.errors import QuorumLost
 from strategies.exchange import Event, Member, Reply, exchange
 from strategies.intake import size
@@ -142,6 +143,14 @@ class Session:
                 )
         return answers
 
+    def site_states(self, hyphen: str = "_", just_now: Mapping[str, int] | None = None) -> dict[str, Any]:
+        """Return, by site, what it needs to find the state that it kept of its last round that counted.
+
+        ``just_now``: site to a round that counted and is not on disk yet. Empty where the strategy keeps
+        nothing at sites. Config records have a ``hyphen`` of ``-`` in their keys.
+        """
+        return site_states(self.folder, hyphen, just_now)
+
     def note(self, **facts: Any) -> None:
         """Write facts into ``rounds/state.json``; None takes one out."""
         state = {**self.folder.state(), **facts}
@@ -157,6 +166,21 @@ class Session:
         """Return the config record that every message of this sitting carries."""
         shared = {"salt": self.salt, "given_up": dict(self.given_up)}
         return messages.config_record(self.experiment, **shared, **values)
+
+
+def site_states(
+    folder: RunFolder, hyphen: str = "_", just_now: Mapping[str, int] | None = None
+) -> dict[str, Any]:
+    """Return what ``Session.site_states`` does, from a run's folder alone."""
+    if not site_side(folder.experiment.strategy.name).stateful:
+        return {}
+    state = folder.state()
+    counted = {name: entry["round"] for entry in state["history"] for name in entry.get("sites", {})}
+    counted |= just_now or {}
+    return {
+        site.name: {"run": state.get("run", ""), f"state{hyphen}round": counted.get(site.name, 0)}
+        for site in folder.experiment.sites
+    }
 
 
 def _brief(error: Exception) -> str:

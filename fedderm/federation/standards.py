@@ -56,6 +56,7 @@ def ask_standards(session: Session, cards: Sequence[SiteCard], arrays: ArrayReco
         [card.member for card in teaching(session, cards)],
         arrays,
         _read,
+        private=session.site_states(),
         splits=_SPLIT,
         features_of=_SPLIT,
         views=settings.views,

@@ -83,6 +83,10 @@ class Cascade(nn.Module):
         """Return the parameters of the backbones."""
         return list(self.trunks.parameters())
 
+    def heads(self) -> list[tuple[str, nn.Module]]:
+        """Return the heads by name."""
+        return [(name, child) for name, child in self.named_children() if isinstance(child, nn.Linear)]
+
     def head_parameters(self) -> list[nn.Parameter]:
         """Return the parameters of the heads."""
         trunk = {id(parameter) for parameter in self.trunk_parameters()}
