@@ -51,13 +51,15 @@ def compare(
 
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders.", show_default=False)],
+    runs: Annotated[list[Path], typer.Argument(help="Folders of runs or comparisons.", show_default=False)],
 ) -> None:
-    """Draw report.html again from what a run left."""
+    """Draw report.html again from what a run left, or compare.html from what a comparison did."""
+    from fedderm.comparison import build_comparison
     from fedderm.report import build_report
 
     for folder in runs:
-        typer.echo(build_report(folder))
+        draw = build_comparison if (folder / "cells.csv").is_file() else build_report
+        typer.echo(draw(folder))
 
 
 def evaluate(

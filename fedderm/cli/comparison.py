@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fedderm import config
 from fedderm.cli.comparison_console import ComparisonConsole
+from fedderm.comparison import build_comparison
 from fedderm.comparison.folder import CellRow, ComparisonFolder
 from fedderm.comparison.plan import cells_of
 from fedderm.comparison.running import run_comparison
@@ -22,12 +23,18 @@ def start(
     resume: Path | None,
     console: ComparisonConsole,
 ) -> None:
-    """Run a comparison, or go on with one; print its table. Raises ValueError where cells have failed."""
+    """Run a comparison, or go on with one; write its page and print its table.
+
+    Raises ValueError where cells have failed: the page then tells the others.
+    """
     folder = _resumed(path, data_root, overrides, resume) if resume else _fresh(path, data_root, overrides)
     console.show(f"comparison: {folder.path}")
     with folder.alone():
         rows = _run(folder, console, fresh=resume is None)
-        console.table(folder, rows)
+        if any(row.status == "done" for row in rows):
+            page = build_comparison(folder.path)
+            console.results(folder.path)
+            console.show(f"page: {page}")
     _tell_failures(rows, folder)
 
 

@@ -2,12 +2,11 @@
 
 import time
 from collections.abc import Sequence
-from statistics import fmean
+from pathlib import Path
 
 from fedderm.cli.console import MOST_NAMED, Console
-from fedderm.cli.terminal import plain_table
-from fedderm.comparison.folder import CellRow, ComparisonFolder
-from fedderm.comparison.plan import Cell, cells_of
+from fedderm.comparison.folder import ComparisonFolder
+from fedderm.comparison.plan import Cell
 
 _ROLES = {"held-out": "held-out", "train": "training"}
 
@@ -58,23 +57,17 @@ class ComparisonConsole(Console):
             self.say(f"{place} done in {_duration(seconds)}{self._aucs(cell)}")
         self._draw()
 
-    def table(self, folder: ComparisonFolder, rows: Sequence[CellRow]) -> None:
-        """Print the mean AUC of each arm over its finished cells."""
-        self.folder = folder
-        cells = {cell.id: cell for cell in cells_of(folder.experiment)}
-        heads = ("cells", "held-out AUC", "training AUC")
-        table = plain_table("arm", *heads, folding="arm", numbers=heads)
-        for arm in dict.fromkeys(row.arm for row in rows):
-            own = [row for row in rows if row.arm == arm]
-            found = [folder.aucs(cells[row.cell]) for row in own if row.status == "done"]
-            means = (_mean([one[role] for one in found]) for role in _ROLES)
-            table.add_row(arm, f"{len(found)}/{len(own)}", *means)
+    def results(self, folder: Path) -> None:
+        """Print the table of a comparison whose page has been written, and what can be concluded."""
+        from fedderm.cli.comparison_table import comparison_table
+        from fedderm.comparison import summary_lines
+
         self.show("")
-        self._console.print(table)
-        self.say(
-            "Means over finished cells of the AUC by lesion: of all held-out sites' lesions together, and of "
-            "the training sites' test splits."
-        )
+        self._console.print(comparison_table(folder, self._console.width))
+        self.say("AUC by lesion, mean over seeds [95 %]; * differs from the reference after Holm.")
+        self.show("")
+        for sentence in summary_lines(folder):
+            self.say(sentence)
 
     def _aucs(self, cell: Cell) -> str:
         if self.folder is None:
@@ -98,11 +91,6 @@ class ComparisonConsole(Console):
             return ""
         rest = (self._total - self._ended - part) * (time.monotonic() - self._begun) / done
         return f"; about {_duration(rest)} left" if rest >= 1 else ""
-
-
-def _mean(values: Sequence[float | None]) -> str:
-    known = [value for value in values if value is not None]
-    return f"{fmean(known):.3f}" if known else "-"
 
 
 def _duration(seconds: float) -> str:

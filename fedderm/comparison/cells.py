@@ -6,7 +6,7 @@ from typing import Any
 
 from fedderm.client_app import app
 from fedderm.comparison.job import Job
-from fedderm.comparison.scores import FILE, GLOBAL, PERSONAL, write_scores
+from fedderm.comparison.scores import FILE, GLOBAL, PERSONAL, Model, write_scores
 from fedderm.evaluation.long_format import LongRow
 from fedderm.evaluation.scores import Scores
 from fedderm.federation.session import site_states
@@ -35,7 +35,7 @@ def run_cell(job: Job, tell: Tell) -> None:
         write_scores(folder.path / FILE, scores_of(folder, job))
 
 
-def scores_of(folder: RunFolder, job: Job) -> dict[tuple[str, str], Scores]:
+def scores_of(folder: RunFolder, job: Job) -> dict[tuple[str, Model], Scores]:
     """Return what the final models say of each site's images, by (site, model).
 
     The global model is told by a training site's test split and by all images of a held-out site, as its
@@ -45,7 +45,7 @@ def scores_of(folder: RunFolder, job: Job) -> dict[tuple[str, str], Scores]:
     arrays = read_arrays(folder.path / "model" / "model.safetensors")
     views, precision = experiment.evaluation.views, experiment.training.precision
     kept = site_states(folder, "-")
-    found = {}
+    found: dict[tuple[str, Model], Scores] = {}
     for site in experiment.sites:
         local = open_site(experiment, site, job.salt, frozenset(job.given_up.get(site.name, ())))
         model = worker_model(experiment, arrays)
