@@ -94,7 +94,7 @@ def _read(folder: Path, count: int) -> Features | None:
 def _trunk(site: CachedSite) -> Cascade:
     """Return the model whose trunk is the one asked for; raises ValueError where it cannot be built here."""
     settings = site.experiment.model
-    model = initial_model(settings, site.experiment.seed)
+    model = initial_model(settings, site.experiment.training_seed)
     own = frozen_trunk(model).digest
     if own != site.trunk:
         raise ValueError(

@@ -28,7 +28,7 @@ from fedderm.model.state import features_of, load_arrays
 from fedderm.settings import Experiment, ModelSettings, TrainingSettings
 from fedderm.trainset import Images, TrainSet, site_train_set
 from fedderm.weights import Arrays
-from sites.cache import open_cache
+from sites.cache import PixelSettings, open_cache
 from sites.catalogue import Site, load_site
 from sites.salted import salted
 from sites.site import SiteSettings
@@ -202,23 +202,53 @@ def _open_site(
 ) -> LocalSite:
     experiment = from_json(experiment_json)
     site = _SITE.validate_json(site_json)
-    data = load_site(site, experiment.data_root, experiment.work_dir, experiment.seed)
-    cache = open_cache(data, experiment.model.pixels(), experiment.work_dir)
+    where = (experiment.data_root, experiment.work_dir)
+    cache = _read(site_json, *where, experiment.seed, experiment.model.pixels(), salt)
     table = cache.table
     if given_up:
         # Emptied, not removed: row i must stay image i of the pixel cache.
         hidden = table["image_id"].astype(str).map(lambda one: salted("image", one, salt)).isin(given_up)
         table = table.assign(split=table["split"].where(~hidden, None))
+    frozen = CachedSite(cache.pixels, cache.identity, experiment, trunk) if trunk else None
+    return LocalSite(site, table, cache.pixels, cache.fingerprints, cache.notes, frozen)
+
+
+class _Cached(NamedTuple):
+    """A site's files as they were read; what an experiment makes of them is in LocalSite."""
+
+    table: pd.DataFrame
+    pixels: npt.NDArray[np.uint8]
+    fingerprints: pd.DataFrame
+    notes: tuple[str, ...]
+    identity: str
+    """Name of the pixel cache's folder."""
+
+
+@lru_cache(maxsize=64)
+def _read(
+    site_json: str,
+    data_root: Path | None,
+    work_dir: Path,
+    seed: int,
+    pixels: PixelSettings,
+    sitting: str,
+) -> _Cached:
+    """Return a site's table and pixels, read once a sitting, of which the salt tells.
+
+    A comparison has a hundred cells over the same sites, and a large table takes seconds to read.
+    """
+    del sitting
+    data = load_site(_SITE.validate_json(site_json), data_root, work_dir, seed)
+    cache = open_cache(data, pixels, work_dir)
     # Without the 4 KB a image that only the simulation's own audit looks at.
     fingerprints = cache.fingerprints[["image_id", "content"]].copy()
-    frozen = CachedSite(cache.pixels, cache.folder.name, experiment, trunk) if trunk else None
-    return LocalSite(site, table, cache.pixels, fingerprints, tuple(data.notes), frozen)
+    return _Cached(cache.table, cache.pixels, fingerprints, tuple(data.notes), cache.folder.name)
 
 
 def site_seed(experiment: Experiment, name: str, round_number: int) -> list[int]:
     """Return the seed of a site's randomness in a round: of the site's name, not of its place in a list."""
     digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
-    return [experiment.seed, int.from_bytes(digest, "big"), round_number]
+    return [experiment.training_seed, int.from_bytes(digest, "big"), round_number]
 
 
 def worker_model(experiment: Experiment, arrays: Arrays) -> Heads:

@@ -98,7 +98,7 @@ def cache_features(
     from fedderm.feature_cache import CachedSite, open_features
     from fedderm.model.frozen import frozen_trunk, initial_model
 
-    trunk = frozen_trunk(initial_model(experiment.model, experiment.seed)).digest
+    trunk = frozen_trunk(initial_model(experiment.model, experiment.training_seed)).digest
     for name, cache in caches.items():
 
         def progress(done: int, total: int, name: str = name) -> None:

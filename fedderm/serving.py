@@ -1,7 +1,7 @@
 """One sitting of a run at the server, the same for `fedderm run` and `flwr run .`."""
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 from flwr.serverapp import Grid
 
@@ -30,11 +30,27 @@ def serve(
     ``prepared`` is what was found out about simulated sites beforehand; None where sites are elsewhere and
     the server knows what their cards say.
     """
+    salt = secrets.token_hex(16)
+    given_up = {} if prepared is None else prepared.given_up(salt)
+    conduct(grid, folder, observer, salt, given_up, should_stop)
+    build_report(folder.path)
+
+
+def conduct(
+    grid: Grid,
+    folder: RunFolder,
+    observer: Observer,
+    salt: str,
+    given_up: Mapping[str, Sequence[str]],
+    should_stop: Callable[[], bool] = lambda: False,
+) -> None:
+    """Train, evaluate and recalibrate, without a report; what an earlier sitting finished is kept.
+
+    ``given_up``: site to the ids, salted with ``salt``, of images that it leaves to another site or split.
+    """
     experiment = folder.experiment
     if folder.read_json("environment.json") is None:
         folder.write_json("environment.json", describe(experiment.seed, folder.since))
-    salt = secrets.token_hex(16)
-    given_up = {} if prepared is None else prepared.given_up(salt)
     traffic = Traffic(**folder.state().get("traffic", {}))
     trunk, initial = start_of(folder)
     tracking = TrackingObserver(folder, observer)
@@ -53,7 +69,6 @@ def serve(
     finally:
         tracking.end()
         folder.end_sitting()
-    build_report(folder.path)
 
 
 def start_of(folder: RunFolder) -> tuple[FrozenTrunk | None, Initial]:
@@ -68,7 +83,7 @@ def start_of(folder: RunFolder) -> tuple[FrozenTrunk | None, Initial]:
     from fedderm.model.frozen import frozen_trunk, initial_model
     from fedderm.model.state import to_arrays
 
-    model = initial_model(experiment.model, experiment.seed)
+    model = initial_model(experiment.model, experiment.training_seed)
     trunk = frozen_trunk(model)
     if state.get("trunk") not in (None, trunk.digest):
         raise ValueError(
@@ -85,5 +100,5 @@ def first_model(experiment: Experiment) -> Initial:
     from fedderm.model.frozen import initial_model
     from fedderm.model.state import statistics_of, to_arrays
 
-    model = initial_model(experiment.model, experiment.seed)
+    model = initial_model(experiment.model, experiment.training_seed)
     return Initial(to_arrays(model), statistics_of(model))

@@ -1,5 +1,7 @@
 """What a site does with a message. Imports torch, so only the process that works for a site imports this."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -176,7 +178,8 @@ def _train_set(instruction: Instruction, site: LocalSite, context: Context) -> t
     """Return what to train on and whose it is: the site's own images, or the pooled baseline's."""
     experiment = instruction.experiment
     if not instruction.values.get("pooled", False):
-        return site.train_set(experiment.training), site.settings.name
+        own = site.train_set(experiment.training)
+        return _with_budget(own, instruction.values), site.settings.name
     if SITE_FILE in context.node_config:
         # A server must not choose what is read on a hospital's machine.
         raise ValueError(
@@ -185,5 +188,14 @@ def _train_set(instruction: Instruction, site: LocalSite, context: Context) -> t
     members = [_opened(instruction, one) for one in experiment.sites if one.role == "train"]
     # One site's pool is that site: it draws what it would draw in a federation of one.
     name = members[0].settings.name if len(members) == 1 else "(pooled)"
-    balanced = experiment.training.local_steps is not None
-    return pool([member.train_set(experiment.training) for member in members], balanced=balanced), name
+    balanced = experiment.training.source_balanced
+    if balanced is None:
+        balanced = experiment.training.local_steps is not None
+    pooled = pool([member.train_set(experiment.training) for member in members], balanced=balanced)
+    return _with_budget(pooled, instruction.values), name
+
+
+def _with_budget(data: TrainSet, values: Mapping[str, Any]) -> TrainSet:
+    """Return the images with the whole federation's image updates, where the message names them."""
+    updates = int(values.get("image_updates", 0))
+    return replace(data, updates=updates) if updates else data

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fedderm.batches import training_batch
+from fedderm.budget import batch_size, steps_of
 from fedderm.devices import autocast, seeded
 from fedderm.inference import views_of
 from fedderm.model.heads import Heads, Logits
@@ -48,7 +49,7 @@ def train_locally(
     seed: Sequence[int],
     objective: LocalObjective | None = None,
 ) -> TrainResult:
-    """Train ``model`` in place for ``local_epochs`` over ``data``, or ``local_steps`` for each source of it.
+    """Train ``model`` in place for ``local_epochs`` over ``data``, or ``local_steps``, or its own budget.
 
     All randomness follows from ``seed`` and nothing is kept between calls: the same call gives the same
     weights. ``objective`` is what a method adds to the loss; None is FedAvg's. Raises ValueError when the
@@ -56,7 +57,7 @@ def train_locally(
     """
     rng, generator = seeded(seed)
     device = next(model.parameters()).device
-    size = min(settings.batch_size, len(data))
+    size = batch_size(len(data), settings)
     _training_mode(model, settings, size)
     steps = _steps(settings, data, size)
     order = data.draw(steps * size, rng)
@@ -94,9 +95,9 @@ def train_locally(
 
 
 def _steps(settings: TrainingSettings, data: TrainSet, size: int) -> int:
-    if settings.local_epochs is None:
-        return (settings.local_steps or 1) * data.sources
-    return max(1, round(settings.local_epochs * len(data) / size))
+    if data.updates is not None:
+        return max(1, round(data.updates / size))
+    return steps_of(len(data), settings) * (data.sources if settings.local_steps else 1)
 
 
 class AddedGradient:

@@ -29,7 +29,8 @@ class TrainSet:
     ``images``: arrays of pixels (N_i, S, S, 3) uint8, or of a frozen trunk's features (N_i, V, T, F) float32
     of V mirror images; ``rows`` (n, 2): array and row of each training image;
     ``classes`` (n,): 0..3; ``weights`` (n,): how often each is drawn, relative to the others; ``log_odds``
-    (n,): of malignancy among what its site draws; ``sources``: how many sites the images come from.
+    (n,): of malignancy among what its site draws; ``sources``: how many sites the images come from;
+    ``updates``: image updates of a round, where a message says so: a baseline has the whole federation's.
     """
 
     images: tuple[Images, ...]
@@ -38,6 +39,7 @@ class TrainSet:
     weights: Floats
     log_odds: Floats
     sources: int = 1
+    updates: int | None = None
 
     def __len__(self) -> int:
         """Return the number of training images."""

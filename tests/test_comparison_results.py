@@ -218,7 +218,7 @@ def test_a_reference_without_a_finished_cell_leaves_the_means(tmp_path: Path) ->
     results, text = told(plan, tmp_path / "c")
     assert results.models.differences == []
     assert results.models.arms == ["fedprox"]
-    assert "1 has failed; fedavg has fewer seeds" in text
+    assert "1 has failed; fedavg has no finished cell." in text
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def test_the_configs_of_this_repository_are_valid(path: Path) -> None:
         (
             "rounds: 2",
             "rouns: 2",
-            "rouns: no such key (did you mean rounds?); valid here: baseline, data_root",
+            "rouns: no such key (did you mean rounds?); valid here: baseline, baseline_site",
         ),
         ("lesions: 30", "lesion: 30", "sites.north.lesion: no such key (did you mean lesions?)"),
         ("local_epochs", "local_epoch", "training.local_epoch: no such key (did you mean local_epochs?)"),

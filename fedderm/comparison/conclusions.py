@@ -58,11 +58,16 @@ def _missing(results: Results) -> list[str]:
         return []
     words = {"failed": ("has failed", "have failed"), "waiting": ("is not finished", "are not finished")}
     told = listing([f"{n} {words[status][n > 1]}" for status, n in counted.items() if n])
-    arms = list(dict.fromkeys(cell.arm for cell in cells if cell.status != "done"))
-    return [
-        f"Of {plural(len(cells), 'cell')} {told}; {_named(arms)} {'has' if len(arms) == 1 else 'have'} fewer "
-        "seeds for it, and differences pair the seeds that both arms have."
-    ]
+    done = {cell.arm for cell in results.comparison.done}
+    lacking = list(dict.fromkeys(cell.arm for cell in cells if cell.status != "done"))
+    empty, fewer = [arm for arm in lacking if arm not in done], [arm for arm in lacking if arm in done]
+    parts = [f"{_named(empty)} {'has' if len(empty) == 1 else 'have'} no finished cell"] if empty else []
+    if fewer:
+        have = "has" if len(fewer) == 1 else "have"
+        parts.append(
+            f"{_named(fewer)} {have} fewer seeds for it, and differences pair the seeds that both have"
+        )
+    return [f"Of {plural(len(cells), 'cell')} {told}; {'; '.join(parts)}."]
 
 
 def _seeds(results: Results) -> list[str]:

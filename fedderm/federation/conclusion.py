@@ -139,7 +139,7 @@ def _description(
         "model": experiment.model.model_dump(mode="json"),
         "views": experiment.evaluation.views,
         "classes": list(CLASSES),
-        "training_sites": [site.name for site in experiment.sites if site.role == "train"],
+        "training_sites": experiment.trained_at(),
         "federation_point": standards.point.model_dump(mode="json"),
         "evidence": standards.evidence().model_dump(mode="json"),
         "site_points": {name: one.site_point.model_dump(mode="json") for name, one in evaluations.items()},

@@ -19,9 +19,8 @@ def start_heads(session: Session, members: Sequence[Member], initial: Arrays) ->
     experiment = session.experiment
     found: list[dict[str, Moments]] = []
     record = messages.to_record(initial)
-    for reply in session.ask(
-        "head start", messages.HEAD, members, record, pooled=experiment.baseline == "pooled"
-    ):
+    pooled = experiment.baseline == "pooled"
+    for reply in session.ask("head start", messages.HEAD, members, record, pooled=pooled):
         if reply.message is None:
             raise ValueError(str(reply.reason))
         try:

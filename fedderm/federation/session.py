@@ -152,15 +152,7 @@ class Session:
         ``just_now``: site to a round that counted and is not on disk yet. Empty where the strategy keeps
         nothing at sites. Config records have a ``hyphen`` of ``-`` in their keys.
         """
-        if not site_side(self.experiment.strategy.name).stateful:
-            return {}
-        state = self.folder.state()
-        counted = {name: entry["round"] for entry in state["history"] for name in entry.get("sites", {})}
-        counted |= just_now or {}
-        return {
-            site.name: {"run": state.get("run", ""), f"state{hyphen}round": counted.get(site.name, 0)}
-            for site in self.experiment.sites
-        }
+        return site_states(self.folder, hyphen, just_now)
 
     def note(self, **facts: Any) -> None:
         """Write facts into ``rounds/state.json``; None takes one out."""
@@ -179,6 +171,21 @@ class Session:
         if self.trunk is not None:
             shared["trunk"] = self.trunk.digest
         return messages.config_record(self.experiment, **shared, **values)
+
+
+def site_states(
+    folder: RunFolder, hyphen: str = "_", just_now: Mapping[str, int] | None = None
+) -> dict[str, Any]:
+    """Return what ``Session.site_states`` does, from a run's folder alone."""
+    if not site_side(folder.experiment.strategy.name).stateful:
+        return {}
+    state = folder.state()
+    counted = {name: entry["round"] for entry in state["history"] for name in entry.get("sites", {})}
+    counted |= just_now or {}
+    return {
+        site.name: {"run": state.get("run", ""), f"state{hyphen}round": counted.get(site.name, 0)}
+        for site in folder.experiment.sites
+    }
 
 
 def _brief(error: Exception) -> str:

@@ -13,7 +13,7 @@ from fedderm.evaluation.counts import Counts
 from fedderm.evaluation.long_format import PERSONAL, LongRow, long_rows_of_counts
 from fedderm.evaluation.recalibration import federation_point
 from fedderm.federation.head_start import start_heads
-from fedderm.federation.roll_call import SiteCard, training_members
+from fedderm.federation.roll_call import SiteCard, baseline_budget, teaching, training_members
 from fedderm.federation.session import Answers, Session
 from fedderm.settings import StrategySettings
 from fedderm.weights import Arrays
@@ -43,6 +43,7 @@ def run_rounds(session: Session, cards: Sequence[SiteCard], initial: Initial) ->
     strategy = build_strategy(settings)
     restore(strategy, settings.name, folder.latest_memory())
     members = training_members(session, cards)
+    budget = baseline_budget(session, cards)
     if not done:
         session.note(statistics=sorted(initial.statistics), run=secrets.token_hex(8))
     first = initial.arrays
@@ -53,7 +54,7 @@ def run_rounds(session: Session, cards: Sequence[SiteCard], initial: Initial) ->
         deadline_s=settings.deadline,
         quorum=settings.quorum,
         fraction=settings.fraction,
-        seed=experiment.seed,
+        seed=experiment.training_seed,
         weighting=settings.weighting,
     )
     for number in range(done + 1, experiment.rounds + 1):
@@ -63,7 +64,7 @@ def run_rounds(session: Session, cards: Sequence[SiteCard], initial: Initial) ->
             session.grid,
             number,
             arrays,
-            session.config(pooled=experiment.baseline == "pooled"),
+            session.config(**budget),
             members,
             round_settings,
             session.observer.site,
@@ -138,7 +139,7 @@ def _evaluate_round(
     found = answers.found
     roles = {card.member.name: card.role for card in cards}
     point, _ = federation_point(
-        calibration_counts(found, roles),
+        calibration_counts(found, {one.member.name for one in teaching(session, cards)}),
         experiment.evaluation.target_sensitivity,
         experiment.evaluation.confidence,
     )
@@ -159,11 +160,9 @@ def _evaluate_round(
     return rows, answers.missing
 
 
-def calibration_counts(found: dict[str, dict[str, Counts]], roles: dict[str, str]) -> Counts:
-    """Return the summed calibration counts of the training sites."""
-    parts = [
-        splits.get("calibration", Counts.zero()) for name, splits in found.items() if roles[name] == "train"
-    ]
+def calibration_counts(found: dict[str, dict[str, Counts]], sites: set[str]) -> Counts:
+    """Return the summed calibration counts of ``sites``: those that the model learns from."""
+    parts = [splits.get("calibration", Counts.zero()) for name, splits in found.items() if name in sites]
     return sum(parts, Counts.zero())
 
 
