@@ -1,5 +1,6 @@
 """The settings of an experiment: one frozen model a section, each field with its meaning and range."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -26,6 +27,7 @@ class StrategySettings(Settings):
     name: Literal[
         "fedavg",
         "fedprox",
+        "fed3r",
         "fedavgm",
         "fedadagrad",
         "fedadam",
@@ -56,7 +58,7 @@ class StrategySettings(Settings):
     def _mu_belongs_to_fedprox(self) -> Self:
         if self.name != "fedprox" and self.proximal_mu > 0:
             raise ValueError("proximal_mu is FedProx's; set name: fedprox or remove it")
-        if self.parameters and self.name in ("fedavg", "fedprox"):
+        if self.parameters and self.name in ("fedavg", "fedprox", "fed3r"):
             raise ValueError(f"parameters: {self.name} has none; remove them")
         return self
 
@@ -117,6 +119,8 @@ class TrainingSettings(Settings):
     baseline then draws every site's images as often as another's."""
     batch_size: Annotated[int, Field(ge=1)] = 32
     optimizer: Literal["adamw", "sgd"] = "adamw"
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Nesterov's, of sgd; 0 is plain SGD."""
     learning_rate: Positive = 0.0003
     head_factor: Positive = 10.0
     """The heads' learning rate over the trunk's: they start from nothing, the trunk from ImageNet."""
@@ -210,6 +214,8 @@ class Experiment(Settings):
                 "model.pretrained: hub would have every site fetch the frozen trunk itself; save its weights "
                 "to a file and name that, or take package or none"
             )
+        if self.strategy.name == "fed3r" and (unfit := list(_unfit_for_fed3r(self))):
+            raise ValueError(f"strategy.name: fed3r is one exchange of sums: {'; '.join(unfit)}")
         if not any(site.role == "train" for site in self.sites):
             raise ValueError("sites: none has role: train; at least one must train")
         for site in self.sites:
@@ -219,3 +225,17 @@ class Experiment(Settings):
                     f"sites.{site.name}.gives_way_to names {unknown[0]}, which is no site of this experiment"
                 )
         return self
+
+
+def _unfit_for_fed3r(experiment: Experiment) -> Iterator[str]:
+    training, strategy = experiment.training, experiment.strategy
+    if training.trunk != "frozen":
+        yield "it fits heads to features that stay, so set training.trunk: frozen"
+    if experiment.rounds != 1:
+        yield f"there is nothing to repeat, so set rounds: 1, not {experiment.rounds}"
+    if training.head_start != "none":
+        yield "the head start is that same exchange, so leave training.head_start out"
+    if strategy.fraction < 1 or strategy.quorum < 1:
+        yield "the sums are those of all training sites, so leave strategy.fraction and quorum at 1"
+    if strategy.weighting != "examples":
+        yield "images weigh as often as they are drawn, so set strategy.weighting: examples"

@@ -18,12 +18,14 @@ from flwr.serverapp.strategy import (
     Strategy,
 )
 
+from strategies.fed3r import Fed3R
 from strategies.fedavg import StreamingFedAvg
 from strategies.fedprox import StreamingFedProx
 
 STRATEGIES: Final[dict[str, Callable[..., Strategy]]] = {
     "fedavg": StreamingFedAvg,
     "fedprox": StreamingFedProx,
+    "fed3r": Fed3R,
     "fedavgm": FedAvgM,
     "fedadagrad": FedAdagrad,
     "fedadam": FedAdam,

@@ -10,12 +10,13 @@ from fedderm import messages
 from fedderm.evaluation.counts import Counts
 from fedderm.evaluation.long_format import LongRow, long_rows_of_counts
 from fedderm.evaluation.recalibration import federation_point
-from fedderm.federation.head_start import start_heads
+from fedderm.federation.head_start import fed3r_round, start_heads
 from fedderm.federation.roll_call import SiteCard, training_members
 from fedderm.federation.session import Answers, Session
 from fedderm.settings import StrategySettings
 from fedderm.weights import Arrays
 from strategies.catalogue import REMEMBERS, build
+from strategies.fed3r import Fed3R
 from strategies.rounds import RoundResult, RoundSettings, train_round
 
 SPLITS = "calibration,test"
@@ -28,7 +29,7 @@ def run_rounds(session: Session, cards: Sequence[SiteCard], initial: Arrays) -> 
     strategy = _strategy(experiment.strategy, resumed=0 < done < experiment.rounds)
     members = training_members(session, cards)
     if not done and experiment.training.head_start == "ridge":
-        initial = {**initial, **start_heads(session, members, initial)}
+        initial = {**initial, **start_heads(session, members, initial).arrays}
     arrays = messages.to_record(folder.latest_arrays() or initial)
     settings = RoundSettings(
         deadline_s=experiment.strategy.deadline,
@@ -39,20 +40,23 @@ def run_rounds(session: Session, cards: Sequence[SiteCard], initial: Arrays) -> 
     )
     for number in range(done + 1, experiment.rounds + 1):
         session.observer.stage(f"round {number}/{experiment.rounds}: train", [one.name for one in members])
-        result = train_round(
-            strategy,
-            session.grid,
-            number,
-            arrays,
-            session.config(pooled=experiment.baseline == "pooled"),
-            members,
-            settings,
-            session.observer.site,
-            session.should_stop,
-        )
+        if isinstance(strategy, Fed3R):
+            result = fed3r_round(session, members, arrays)
+        else:
+            result = train_round(
+                strategy,
+                session.grid,
+                number,
+                arrays,
+                session.config(pooled=experiment.baseline == "pooled"),
+                members,
+                settings,
+                session.observer.site,
+                session.should_stop,
+            )
+            session.traffic.down += result.bytes_down
+            session.traffic.up += result.bytes_up
         arrays = result.arrays
-        session.traffic.down += result.bytes_down
-        session.traffic.up += result.bytes_up
         for sentence in result.refused.values():
             session.observer.warn(sentence)
         rows, missing = _evaluate_round(session, cards, arrays, number)
