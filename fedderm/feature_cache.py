@@ -7,6 +7,7 @@ by one process while others wait.
 """
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -17,13 +18,16 @@ import torch
 
 from fedderm.batches import to_input
 from fedderm.devices import autocast, pick_device, use_threads
-from fedderm.inference import batches, mirror_images
+from fedderm.inference import BATCH as GPU_BATCH
+from fedderm.inference import mirror_images
 from fedderm.model.cascade import Cascade
 from fedderm.model.frozen import frozen_trunk, initial_model
 from fedderm.settings import Experiment
 from sites.whole_folder import open_or_make
 
 VIEWS: Final = 4
+BATCH: Final = 16
+"""Images at a time on a CPU. At 112 pixels twice as fast as 256: a layer's output stays in the cache."""
 LOCK_TIMEOUT: Final = 24 * 3600.0
 """Seconds to wait for another process: a large trunk over a large site on a CPU takes hours."""
 
@@ -65,13 +69,13 @@ def open_features(site: CachedSite, progress: Progress | None = None, threads: i
     model: list[Cascade] = []
 
     def write(partial: Path) -> None:
-        _write(partial / "features.npy", model[0], site, progress)
+        workers = threads or site.experiment.resources.cpus_per_site
+        _write(partial / "features.npy", model[0], site, workers, progress)
 
     found = _read(folder, len(site.pixels))
     if found is not None:
         return found
     model.append(_trunk(site))
-    use_threads(threads or site.experiment.resources.cpus_per_site)
     return open_or_make(
         folder,
         read=lambda: _read(folder, len(site.pixels)),
@@ -107,20 +111,34 @@ def _trunk(site: CachedSite) -> Cascade:
     return moved
 
 
-def _write(path: Path, model: Cascade, site: CachedSite, progress: Progress | None) -> None:
+def _write(path: Path, model: Cascade, site: CachedSite, threads: int, progress: Progress | None) -> None:
     pixels, device = site.pixels, model.mean.device
     shape = (len(pixels), VIEWS, len(model.trunks), model.triage.in_features)
     found = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
-    done = 0
-    for rows in batches(np.arange(len(pixels)), pixels.shape[1]):
+
+    def compute(rows: npt.NDArray[np.int64]) -> int:
         images = to_input(pixels[rows], device)
         with torch.inference_mode(), autocast(device, site.experiment.training.precision):
             for view, mirrored in enumerate(mirror_images(images, VIEWS)):
                 for trunk, features in enumerate(model.features(mirrored)[: shape[2]]):
                     found[rows, view, trunk] = features.float().cpu().numpy()
-        done += len(rows)
-        if progress is not None:
-            progress(done, len(pixels))
+        return len(rows)
+
+    # Batches side by side, one thread each, wait for one another less than threads that share a batch, above
+    # all on a busy machine; and what comes out does not depend on their number.
+    before = torch.get_num_threads()
+    use_threads(1)
+    size = BATCH if device.type == "cpu" else GPU_BATCH
+    parts = [np.arange(start, min(start + size, len(pixels))) for start in range(0, len(pixels), size)]
+    done = 0
+    try:
+        with ThreadPoolExecutor(threads) as pool:
+            for count in pool.map(compute, parts):
+                done += count
+                if progress is not None:
+                    progress(done, len(pixels))
+    finally:
+        use_threads(before)
     if not np.isfinite(found).all():
         raise ValueError(f"{path.parent.name}: the trunk's features are not finite; use precision: float32")
     found.flush()
