@@ -221,6 +221,16 @@ def test_a_reference_without_a_finished_cell_leaves_the_means(tmp_path: Path) ->
     assert "1 has failed; fedavg has no finished cell." in text
 
 
+def test_one_arm_alone_has_means_and_nothing_else(tmp_path: Path) -> None:
+    path = write_comparison(tmp_path / "c", Plan({"fedavg": Arm()}, seeds=(1, 2)))
+    page = build_comparison(path).read_text(encoding="utf-8")
+    assert "fedavg alone was run, with 2 seeds of training" in summary_lines(path)[0]
+    names = {file.stem for file in (path / "results").glob("*.csv")}
+    assert names == {"summary", "worst", "cost", "convergence"}
+    assert 'id="differences"' not in page
+    assert 'id="ranks"' not in page
+
+
 @pytest.mark.parametrize(
     ("part", "content", "found"),
     [
