@@ -50,7 +50,7 @@ def _what(results: Results) -> str:
     are = "is" if others == 1 else "are"
     return (
         f"{plural(others, 'arm')} {are} compared with {comparison.reference}, with {seeds} of training, at "
-        f"{sites}."
+        f"{sites}. Differences are of AUC by lesion, with 95{NBSP}% intervals."
     )
 
 
