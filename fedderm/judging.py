@@ -7,7 +7,13 @@ import numpy as np
 
 from fedderm.evaluation.counts import Counts, counts_of
 from fedderm.evaluation.disclosure import folded, suppress
-from fedderm.evaluation.documents import WITH_PRIOR, OperatingPoint, ShiftDiagnosis, SiteEvaluation
+from fedderm.evaluation.documents import (
+    WITH_PRIOR,
+    OperatingPoint,
+    PersonalEvaluation,
+    ShiftDiagnosis,
+    SiteEvaluation,
+)
 from fedderm.evaluation.informed import FederationEvidence
 from fedderm.evaluation.long_format import CALIBRATION
 from fedderm.evaluation.recalibration import EvaluationSettings, site_seed
@@ -17,9 +23,10 @@ from fedderm.evaluation.shift import diagnose
 from fedderm.evaluation.shift_reference import ShiftReference
 from fedderm.evaluation.site_evaluation import evaluate_site
 from fedderm.evaluation.thresholds import positives_needed
-from fedderm.model.cascade import Cascade
+from fedderm.model.heads import Heads
 from fedderm.node import LocalSite, Seen
 from fedderm.settings import Experiment
+from fedderm.site_method import SiteMethod
 
 
 @dataclass(frozen=True)
@@ -43,10 +50,13 @@ class Judged:
     """Keys ``pool.unit``."""
 
 
-def judge(site: LocalSite, model: Cascade, experiment: Experiment, frame: Frame, views: int) -> Judged:
+def judge(
+    site: LocalSite, model: Heads, experiment: Experiment, frame: Frame, views: int, method: SiteMethod
+) -> Judged:
     """Return what ``model`` is worth at ``site``, before and after the site's own recalibration.
 
-    Nothing in the result goes below the site's minimum cell size.
+    Where ``method`` gives the site a personal model, it is judged beside the global one, and ``model`` is
+    that one afterwards. Nothing in the result goes below the site's minimum cell size.
     """
     settings, name = experiment.evaluation, site.settings.name
     calibration, test = (
@@ -63,16 +73,7 @@ def judge(site: LocalSite, model: Cascade, experiment: Experiment, frame: Frame,
         federation_point=frame.point,
         evidence=frame.evidence,
         shift=_shift(site, calibration, frame, experiment),
-        settings=EvaluationSettings(
-            target_sensitivity=settings.target_sensitivity,
-            confidence=settings.confidence,
-            bootstrap=settings.bootstrap,
-            seed=experiment.seed,
-            scheme=experiment.model.scheme,
-            min_cell=site.settings.min_cell,
-            target_npv=settings.target_npv,
-            max_referral=settings.max_referral,
-        ),
+        settings=_settings(site, experiment),
     )
     pools = _pools(site, test.scores, experiment)
     shown = {pool: suppress(counts_of(scores), site.settings.min_cell) for pool, scores in pools.items()}
@@ -90,7 +91,51 @@ def judge(site: LocalSite, model: Cascade, experiment: Experiment, frame: Frame,
             min_cell=site.settings.min_cell,
         ).items()
     }
+    if method.personal:
+        method.personalise(model)
+        personal = _personal(site, model, experiment, frame, views)
+        evaluation = evaluation.model_copy(update={"personal": personal})
     return Judged(evaluation, shown, replicates)
+
+
+def _settings(site: LocalSite, experiment: Experiment) -> EvaluationSettings:
+    settings = experiment.evaluation
+    return EvaluationSettings(
+        target_sensitivity=settings.target_sensitivity,
+        confidence=settings.confidence,
+        bootstrap=settings.bootstrap,
+        seed=experiment.seed,
+        scheme=experiment.model.scheme,
+        min_cell=site.settings.min_cell,
+        target_npv=settings.target_npv,
+        max_referral=settings.max_referral,
+    )
+
+
+def _personal(
+    site: LocalSite, model: Heads, experiment: Experiment, frame: Frame, views: int
+) -> PersonalEvaluation:
+    """Return what the site's personal model is worth at the site, at a threshold of its own."""
+    calibration, test = (
+        site.score(model, split, views, experiment.training.precision).scores
+        for split in ("calibration", "test")
+    )
+    found = evaluate_site(
+        site=site.settings.name,
+        role=site.settings.role,
+        calibration=calibration,
+        test=test,
+        sizes=site.sizes(),
+        diagnoses={},
+        attributes={},
+        federation_point=frame.point,
+        evidence=None,
+        shift=None,
+        settings=_settings(site, experiment),
+    )
+    return PersonalEvaluation(
+        operating_point=found.site_point, certificate=found.certificate, performance=found.after
+    )
 
 
 def _shift(site: LocalSite, calibration: Seen, frame: Frame, experiment: Experiment) -> ShiftDiagnosis | None:

@@ -15,6 +15,7 @@ from fedderm.config import from_json, to_json
 from fedderm.settings import Experiment
 from fedderm.weights import Arrays
 from strategies.arrays import view
+from strategies.scaffold import CONTROL
 
 QUERY: Final = "query"
 TRAIN: Final = "train"
@@ -98,6 +99,19 @@ def read_arrays(message: Message) -> Arrays:
     return from_record(record)
 
 
+def read_control(message: Message) -> Arrays:
+    """Return the arrays that a strategy sent beside the model; empty where there are none."""
+    record = message.content.get(CONTROL)
+    return from_record(record) if isinstance(record, ArrayRecord) else {}
+
+
+def read_sent(message: Message) -> dict[str, Any]:
+    """Return the config values of a message as a strategy wrote them, without the experiment."""
+    config = message.content.get(_CONFIG)
+    sent = dict(config.items()) if isinstance(config, ConfigRecord) else {}
+    return {key: value for key, value in sent.items() if key != "experiment"}
+
+
 def card_reply(message: Message, card: Mapping[str, Any], fingerprints: Mapping[str, list[str]]) -> Message:
     """Return a site's answer to ``query``: its card and its salted fingerprints."""
     record = ConfigRecord({"json": json.dumps(dict(card)), "fingerprints": json.dumps(dict(fingerprints))})
@@ -110,9 +124,15 @@ def read_card(message: Message) -> tuple[dict[str, Any], dict[str, list[str]]]:
     return json.loads(str(record["json"])), json.loads(str(record["fingerprints"]))
 
 
-def train_reply(message: Message, arrays: Arrays, metrics: Mapping[str, float | int]) -> Message:
-    """Return a site's answer to ``train``."""
-    content = RecordDict({_ARRAYS: to_record(arrays), _METRICS: MetricRecord(dict(metrics))})
+def train_reply(
+    message: Message,
+    arrays: Arrays,
+    metrics: Mapping[str, float | int],
+    beside: Mapping[str, Mapping[str, npt.NDArray[Any]]],
+) -> Message:
+    """Return a site's answer to ``train``; ``beside`` are records of a strategy's own."""
+    own = {name: to_record(one) for name, one in beside.items()}
+    content = RecordDict({_ARRAYS: to_record(arrays), **own, _METRICS: MetricRecord(dict(metrics))})
     return Message(content, reply_to=message)
 
 
@@ -184,3 +204,15 @@ def given_up_images(instruction: Instruction, site: str) -> tuple[str, frozenset
     """Return the salt, and the salted ids of the images that ``site`` leaves to another site."""
     listed = json.loads(str(instruction.values.get("given_up", "{}")))
     return str(instruction.values.get("salt", "")), frozenset(listed.get(site, ()))
+
+
+def frozen_trunk(instruction: Instruction) -> str:
+    """Return the digest of the server's trunk, "" where the trunk is trained.
+
+    Raises ValueError where it is frozen and the message does not tell it.
+    """
+    if instruction.experiment.training.trunk == "trained":
+        return ""
+    if not instruction.values.get("trunk"):
+        raise ValueError("the message does not tell which trunk is frozen; update the server")
+    return str(instruction.values["trunk"])

@@ -2,11 +2,14 @@
 
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from typing import Annotated, Any, Self
 
+import numpy as np
 import pandas as pd
 from pydantic import BaseModel, Field, ValidationError
 
@@ -18,6 +21,7 @@ from fedderm.evaluation.long_format import COLUMNS, LongRow
 from fedderm.settings import Experiment
 from fedderm.weights import Arrays, read_arrays, save_arrays
 from fedderm.whole_file import write_whole
+from strategies.running_mean import RunningMean
 
 KEPT_CHECKPOINTS = 2
 
@@ -34,19 +38,14 @@ class RunFolder:
     @classmethod
     def create(cls, experiment: Experiment) -> Self:
         """Return a new folder ``<runs_dir>/<name>/<timestamp>`` with the resolved config."""
-        parent = experiment.runs_dir / experiment.name
-        parent.mkdir(parents=True, exist_ok=True)
-        stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-        for attempt in range(1000):
-            path = parent / (stamp if attempt == 0 else f"{stamp}-{attempt}")
-            try:
-                path.mkdir()
-                break
-            except FileExistsError:
-                continue
+        return cls.create_at(new_folder(experiment), experiment)
+
+    @classmethod
+    def create_at(cls, path: Path, experiment: Experiment) -> Self:
+        """Return the run folder at ``path``, with the resolved config: a cell of a comparison."""
         folder = cls(path.resolve(), experiment)
         for name in ("rounds", "model", "evaluation", "gallery"):
-            (folder.path / name).mkdir()
+            (folder.path / name).mkdir(parents=True, exist_ok=True)
         folder.write_text("config.yaml", config.dump(experiment))
         return folder
 
@@ -116,22 +115,47 @@ class RunFolder:
         number = int(self.state()["round"])
         return read_arrays(self.checkpoint(number)) if number else None
 
+    def memory(self, number: int) -> Path:
+        """Return where the strategy's own memory after round ``number`` lies, if it has one."""
+        return self.path / "rounds" / f"{number:04d}.memory.safetensors"
+
+    def latest_memory(self) -> Arrays:
+        """Return what the strategy remembered after the last finished round; empty where it has no memory."""
+        path = self.memory(int(self.state()["round"]))
+        return read_arrays(path) if path.is_file() else {}
+
+    def mean_of_last(self, count: int) -> Arrays:
+        """Return the mean of the global models after the last ``count`` rounds, the last one's integers."""
+        last = int(self.state()["round"])
+        mean = RunningMean()
+        for number in range(last - count + 1, last + 1):
+            arrays = read_arrays(self.checkpoint(number))
+            mean.add({name: one for name, one in arrays.items() if np.issubdtype(one.dtype, np.inexact)}, 1.0)
+        found = mean.result()
+        return {name: found.get(name, one) for name, one in arrays.items()}
+
     def finish_round(
-        self, number: int, arrays: Arrays, entry: Mapping[str, Any], rows: Iterable[LongRow]
+        self,
+        number: int,
+        arrays: Arrays,
+        entry: Mapping[str, Any],
+        rows: Iterable[LongRow],
+        memory: Arrays | None = None,
     ) -> None:
         """Write a round to disk: model and metrics first, the state last, so that it never promises more."""
         save_arrays(self.checkpoint(number), arrays)
+        if memory:
+            save_arrays(self.memory(number), memory)
         self._append_metrics(number, rows)
         state = self.state()
         history = [done for done in state["history"] if done["round"] < number]
         self.write_json(
             "rounds/state.json", {**state, "round": number, "history": [*history, {"round": number, **entry}]}
         )
-        checkpoints = sorted(
-            (self.path / "rounds").glob("[0-9]*.safetensors"), key=lambda path: int(path.stem)
-        )
-        for old in checkpoints[:-KEPT_CHECKPOINTS]:
-            old.unlink()
+        kept = max(KEPT_CHECKPOINTS, self.experiment.strategy.average_last)
+        for old in (self.path / "rounds").glob("[0-9]*.safetensors"):
+            if int(old.name.partition(".")[0]) <= number - kept:
+                old.unlink()
 
     def finish(self) -> None:
         """Mark the run as finished."""
@@ -190,6 +214,19 @@ class RunFolder:
             f"{self.path / name}: is damaged ({found}); copy the run's folder again, or start the experiment "
             "anew"
         )
+
+
+def new_folder(experiment: Experiment) -> Path:
+    """Return a new, empty folder ``<runs_dir>/<name>/<timestamp>``, the time in UTC."""
+    parent = experiment.runs_dir / experiment.name
+    parent.mkdir(parents=True, exist_ok=True)
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    for attempt in count():
+        path = parent / (stamp if attempt == 0 else f"{stamp}-{attempt}")
+        with suppress(FileExistsError):
+            path.mkdir()
+            return path.resolve()
+    raise AssertionError("counting never ends")
 
 
 class _Entry(BaseModel):

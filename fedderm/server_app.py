@@ -8,8 +8,9 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from fedderm import config
+from fedderm.combinations import check_choices
 from fedderm.evaluation.long_format import POOLED, LongRow
-from fedderm.preparation import check_choices, prepare
+from fedderm.preparation import prepare
 from fedderm.runs import RunFolder
 from fedderm.serving import serve
 from strategies.exchange import Event

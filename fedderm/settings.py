@@ -1,13 +1,17 @@
 """The settings of an experiment: one frozen model a section, each field with its meaning and range."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from fedderm.compare_settings import CompareSettings
+from fedderm.config_sentences import nearest
 from fedderm.runtime import Resources
 from sites.cache import PixelSettings
 from sites.catalogue import Site
+from strategies.names import STRATEGIES, unknown
 
 Scheme = Literal["binary", "four_class", "cascade"]
 Positive = Annotated[float, Field(gt=0)]
@@ -23,23 +27,14 @@ class Settings(BaseModel):
 class StrategySettings(Settings):
     """How the server aggregates."""
 
-    name: Literal[
-        "fedavg",
-        "fedprox",
-        "fedavgm",
-        "fedadagrad",
-        "fedadam",
-        "fedyogi",
-        "fedmedian",
-        "fedtrimmedavg",
-        "krum",
-        "multikrum",
-        "bulyan",
-    ] = "fedavg"
+    name: str = "fedavg"
+    """One of ``strategies.names.STRATEGIES``; docs/strategies.md says what each does."""
     proximal_mu: Annotated[float, Field(ge=0)] = 0.0
     """FedProx's mu; 0 is FedAvg."""
-    parameters: dict[str, int | float] = {}
-    """Of Flower's own strategies, such as {eta: 0.01} for fedadam."""
+    parameters: dict[str, int | float | str] = {}
+    """Of the other strategies, such as {eta: 0.01} for fedadam."""
+    average_last: Annotated[int, Field(ge=1)] = 1
+    """The final model is the mean of the global models after the last so many rounds; 1: the last one."""
     weighting: Literal["examples", "effective", "equal"] = "examples"
     """A site's weight in the average: its training images; their effective number 4 P N / (P + N) for P
     malignant and
@@ -52,12 +47,17 @@ class StrategySettings(Settings):
     deadline: Positive = 3600.0
     """Seconds that a site has to answer."""
 
+    @field_validator("name")
+    @classmethod
+    def _exists(cls, name: str) -> str:
+        if name not in STRATEGIES:
+            raise ValueError(unknown(name))
+        return name
+
     @model_validator(mode="after")
     def _mu_belongs_to_fedprox(self) -> Self:
         if self.name != "fedprox" and self.proximal_mu > 0:
             raise ValueError("proximal_mu is FedProx's; set name: fedprox or remove it")
-        if self.parameters and self.name in ("fedavg", "fedprox"):
-            raise ValueError(f"parameters: {self.name} has none; remove them")
         return self
 
 
@@ -102,6 +102,9 @@ class AugmentationSettings(Settings):
 class TrainingSettings(Settings):
     """What a training site does in one round."""
 
+    trunk: Literal["trained", "frozen"] = "trained"
+    """frozen: only the heads are trained and sent. Every site computes the trunk's features once and keeps
+    them on its disk; the one augmentation left is mirroring."""
     head_start: Literal["none", "ridge"] = "none"
     """ridge: before the first round the heads are fitted to the trunk's features in closed form, in one
     exchange."""
@@ -110,10 +113,17 @@ class TrainingSettings(Settings):
     local_epochs: Positive | None = 1.0
     """Passes over the site's training images a round; fractions allowed."""
     local_steps: Annotated[int, Field(ge=1)] | None = None
-    """In place of passes: this many batches a round at every site, however many images it has. The pooled
-    baseline then draws every site's images as often as another's."""
+    """In place of passes: this many batches a round at every site, however many images it has."""
+    source_balanced: bool | None = None
+    """The pooled baseline draws as many images of each site as of another. None: with local_steps, as the
+    sites then do; with passes it draws every image as often as another."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] | None = None
+    """Of initial weights, draws and dropout; None: the experiment's. Splits, simulated centres and intervals
+    always have the experiment's."""
     batch_size: Annotated[int, Field(ge=1)] = 32
     optimizer: Literal["adamw", "sgd"] = "adamw"
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Nesterov's, of sgd; 0 is plain SGD."""
     learning_rate: Positive = 0.0003
     head_factor: Positive = 10.0
     """The heads' learning rate over the trunk's: they start from nothing, the trunk from ImageNet."""
@@ -149,6 +159,15 @@ class TrainingSettings(Settings):
             raise ValueError("local_steps stands in place of local_epochs; give one of the two")
         return self
 
+    @model_validator(mode="after")
+    def _frozen_means_frozen(self) -> Self:
+        if self.trunk == "frozen" and self.norm_statistics == "local":
+            raise ValueError(
+                "norm_statistics: local changes the trunk's BatchNorm layers, and trunk: frozen computes its "
+                "features once; remove one of the two"
+            )
+        return self
+
 
 class EvaluationSettings(Settings):
     """What is measured, and what a threshold must hold."""
@@ -167,6 +186,24 @@ class EvaluationSettings(Settings):
     """Evaluate all sites each so many rounds; the last round always."""
 
 
+class TrackingSettings(Settings):
+    """Where a run's tables are shown while it goes on; they are in its folder in any case."""
+
+    tensorboard: bool = True
+    """Event files in the run's folder, for TensorBoard."""
+    mlflow: Annotated[str, Field(min_length=1)] | None = None
+    """An MLflow store: a folder, or an address such as http://mlflow.clinic:5000; needs fedderm[mlflow]."""
+
+    @model_validator(mode="after")
+    def _no_password(self) -> Self:
+        if self.mlflow is not None and re.match(r"[a-z0-9+]+://[^/@]*:[^/@]*@", self.mlflow):
+            raise ValueError(
+                "mlflow holds a password, and the config travels to every site; leave it out and set "
+                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+            )
+        return self
+
+
 class Experiment(Settings):
     """One complete experiment."""
 
@@ -178,13 +215,19 @@ class Experiment(Settings):
     work_dir: Path = Path(".fedderm")
     """Pixel caches and rendered simulated centres; may be deleted at any time."""
     runs_dir: Path = Path("runs")
-    baseline: Literal["none", "pooled"] = "none"
-    """pooled: the training sites' images in one place, same budget; needs them all on this machine."""
+    baseline: Literal["none", "pooled", "local"] = "none"
+    """pooled: the training sites' images in one place; needs them all on this machine. local: baseline_site
+    trains alone. Both with the whole federation's budget of image updates."""
+    baseline_site: str | None = None
+    """The training site that trains alone with baseline: local; all sites are evaluated."""
     strategy: StrategySettings = StrategySettings()
     model: ModelSettings = ModelSettings()
     training: TrainingSettings = TrainingSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     resources: Resources = Resources()
+    tracking: TrackingSettings = TrackingSettings()
+    compare: CompareSettings | None = None
+    """What `fedderm compare` runs; `fedderm run` takes the experiment as it is."""
     sites: Annotated[list[Site], Field(min_length=1)]
 
     @model_validator(mode="after")
@@ -193,6 +236,15 @@ class Experiment(Settings):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"sites: two sites are called {twice[0]}; give each its own name")
+        if self.strategy.average_last > self.rounds:
+            raise ValueError(
+                f"strategy.average_last is {self.strategy.average_last} but the run has {self.rounds} rounds"
+            )
+        if self.training.trunk == "frozen" and self.model.pretrained == "hub":
+            raise ValueError(
+                "model.pretrained: hub would have every site fetch the frozen trunk itself; save its weights "
+                "to a file and name that, or take package or none"
+            )
         if not any(site.role == "train" for site in self.sites):
             raise ValueError("sites: none has role: train; at least one must train")
         for site in self.sites:
@@ -202,3 +254,35 @@ class Experiment(Settings):
                     f"sites.{site.name}.gives_way_to names {unknown[0]}, which is no site of this experiment"
                 )
         return self
+
+    @model_validator(mode="after")
+    def _the_local_baseline_has_its_site(self) -> Self:
+        if self.baseline != "local":
+            if self.baseline_site is not None:
+                raise ValueError("baseline_site belongs to baseline: local; set it or remove baseline_site")
+            return self
+        training = [site.name for site in self.sites if site.role == "train"]
+        if self.baseline_site is None:
+            raise ValueError(
+                f"baseline_site: baseline: local needs the site that trains alone; name one of "
+                f"{', '.join(training)}"
+            )
+        if self.baseline_site not in training:
+            listed = any(site.name == self.baseline_site for site in self.sites)
+            why = "is held out and cannot train" if listed else "is no site of this experiment"
+            raise ValueError(
+                f"baseline_site: {self.baseline_site} {why}; name one of {', '.join(training)}"
+                f"{nearest(self.baseline_site, training)}"
+            )
+        return self
+
+    @property
+    def training_seed(self) -> int:
+        """Return the seed of all that training draws, initial weights included."""
+        return self.seed if self.training.seed is None else self.training.seed
+
+    def trained_at(self) -> list[str]:
+        """Return the sites whose images the model learns from: the training sites, or the local baseline's
+        one."""
+        training = [site.name for site in self.sites if site.role == "train"]
+        return training if self.baseline_site is None else [self.baseline_site]

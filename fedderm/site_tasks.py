@@ -1,5 +1,7 @@
 """What a site does with a message. Imports torch, so only the process that works for a site imports this."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,15 +12,19 @@ from fedderm.evaluation.counts import counts_of
 from fedderm.evaluation.disclosure import folded, suppress
 from fedderm.evaluation.documents import OperatingPoint
 from fedderm.evaluation.informed import FederationEvidence
+from fedderm.evaluation.long_format import PERSONAL
+from fedderm.evaluation.scores import Scores
 from fedderm.evaluation.shift_reference import ShiftReference, feature_summary
 from fedderm.feature_moments import feature_moments
 from fedderm.judging import Frame, judge
 from fedderm.messages import Instruction
 from fedderm.model.state import to_arrays
-from fedderm.node import SITE_FILE, LocalSite, open_site, site_of_node, site_seed, worker_model
+from fedderm.node import SITE_FILE, LocalSite, Seen, open_site, site_of_node, site_seed, worker_model
 from fedderm.site_card import site_card
+from fedderm.site_method import SiteMethod, adapt_to
 from fedderm.training import Stretch, train_locally
 from fedderm.trainset import TrainSet, pool
+from sites.catalogue import Site
 from sites.salted import salted_fingerprints
 
 
@@ -27,9 +33,8 @@ def query(message: Message, context: Context) -> Message:
     instruction = messages.read_instruction(message)
     site = _site(instruction, context)
     salt = str(instruction.values["salt"])
-    return messages.card_reply(
-        message, site_card(site), salted_fingerprints(site.table, site.fingerprints, salt)
-    )
+    card = {**site_card(site), **_effective(instruction, site)}
+    return messages.card_reply(message, card, salted_fingerprints(site.table, site.fingerprints, salt))
 
 
 def train(message: Message, context: Context) -> Message:
@@ -41,21 +46,24 @@ def train(message: Message, context: Context) -> Message:
     model = worker_model(experiment, messages.read_arrays(message))
     stretch = Stretch(int(values["server_round"]), experiment.rounds)
     seed = site_seed(experiment, name, stretch.round)
+    method = _method(instruction, name, message)
+    method.personalise(model)
+    before = method.before(model, data, experiment.training)
     try:
-        result = train_locally(
-            model, data, experiment.training, stretch, seed, float(values.get("proximal_mu", 0.0))
-        )
+        result = train_locally(model, data, experiment.training, stretch, seed, method.objective())
     except ValueError as error:
         raise ValueError(f"site {name}: {error}") from error
+    beside, told = method.after(before, model, result, stretch.round, experiment.training)
     metrics = {
+        "server-round": stretch.round,
         "num-examples": len(data),
-        **_effective(instruction, site, data),
         "steps": result.steps,
         "images": result.images,
         "loss": result.loss,
         "triage-loss": result.triage_loss,
+        **told,
     }
-    return messages.train_reply(message, to_arrays(model), metrics)
+    return messages.train_reply(message, to_arrays(model), metrics, beside)
 
 
 def head(message: Message, context: Context) -> Message:
@@ -77,15 +85,24 @@ def evaluate(message: Message, context: Context) -> Message:
     site = _site(instruction, context)
     model = worker_model(experiment, messages.read_arrays(message))
     wanted, min_cell = str(values.get("features_of", "")), site.settings.min_cell
+    adapt_to(model, site, experiment)
     counts: dict[str, Any] = {}
     features: dict[str, Any] = {}
-    for split in str(values["splits"]).split(","):
-        if len(site.rows(split)):
-            seen = site.score(model, split, int(values["views"]), experiment.training.precision)
-            shown = folded(seen.scores, min_cell)
-            counts[split] = suppress(counts_of(shown), min_cell).to_array()
-            if split == wanted:
-                features = feature_summary(seen.features, shown.truth, shown.lesion, min_cell)
+    splits = [split for split in str(values["splits"]).split(",") if len(site.rows(split))]
+
+    def score(split: str) -> tuple[Seen, Scores]:
+        seen = site.score(model, split, int(values["views"]), experiment.training.precision)
+        return seen, folded(seen.scores, min_cell)
+
+    for split in splits:
+        seen, shown = score(split)
+        counts[split] = suppress(counts_of(shown), min_cell).to_array()
+        if split == wanted:
+            features = feature_summary(seen.features, shown.truth, shown.lesion, min_cell)
+    method = _method(instruction, site.settings.name, message)
+    if method.personal and "test" in splits:
+        method.personalise(model)
+        counts[PERSONAL] = suppress(counts_of(score("test")[1]), min_cell).to_array()
     return messages.counts_reply(message, counts, features)
 
 
@@ -100,7 +117,9 @@ def recalibrate(message: Message, context: Context) -> Message:
         evidence=FederationEvidence.model_validate_json(str(values["evidence"])),
         reference=_reference(message),
     )
-    judged = judge(site, model, instruction.experiment, frame, int(values["views"]))
+    adapt_to(model, site, instruction.experiment)
+    method = _method(instruction, site.settings.name, message)
+    judged = judge(site, model, instruction.experiment, frame, int(values["views"]), method)
     return messages.evaluation_reply(
         message,
         judged.evaluation.model_dump_json(),
@@ -109,22 +128,33 @@ def recalibrate(message: Message, context: Context) -> Message:
     )
 
 
+def _method(instruction: Instruction, name: str, message: Message) -> SiteMethod:
+    sent, control = messages.read_sent(message), messages.read_control(message)
+    return SiteMethod.of(instruction.experiment, name, sent, control)
+
+
 def _reference(message: Message) -> ShiftReference | None:
     arrays = messages.read_reference(message)
     return ShiftReference.from_arrays(arrays) if arrays else None
 
 
 def _site(instruction: Instruction, context: Context) -> LocalSite:
-    site = site_of_node(instruction.experiment, context.node_config)
-    return open_site(instruction.experiment, site, *messages.given_up_images(instruction, site.name))
+    return _opened(instruction, site_of_node(instruction.experiment, context.node_config))
 
 
-def _effective(instruction: Instruction, site: LocalSite, data: TrainSet) -> dict[str, float]:
+def _opened(instruction: Instruction, site: Site) -> LocalSite:
+    salt, given_up = messages.given_up_images(instruction, site.name)
+    return open_site(instruction.experiment, site, salt, given_up, messages.frozen_trunk(instruction))
+
+
+def _effective(instruction: Instruction, site: LocalSite) -> dict[str, float]:
     """Return the effective number where it is asked for; it tells how many images are malignant."""
-    if instruction.experiment.strategy.weighting != "effective":
+    experiment = instruction.experiment
+    if experiment.strategy.weighting != "effective" or site.settings.role != "train":
         return {}
+    data = site.train_set(experiment.training)
     _require_cells(site, data, "strategy.weighting: effective")
-    return {"effective-examples": data.effective()}
+    return {"effective": data.effective()}
 
 
 def _require_cells(site: LocalSite, data: TrainSet, what: str) -> None:
@@ -148,18 +178,24 @@ def _train_set(instruction: Instruction, site: LocalSite, context: Context) -> t
     """Return what to train on and whose it is: the site's own images, or the pooled baseline's."""
     experiment = instruction.experiment
     if not instruction.values.get("pooled", False):
-        return site.train_set(experiment.training), site.settings.name
+        own = site.train_set(experiment.training)
+        return _with_budget(own, instruction.values), site.settings.name
     if SITE_FILE in context.node_config:
         # A server must not choose what is read on a hospital's machine.
         raise ValueError(
             f"site {site.settings.name}: the pooled baseline is for simulations; it refuses to train"
         )
-    members = [
-        open_site(experiment, one, *messages.given_up_images(instruction, one.name))
-        for one in experiment.sites
-        if one.role == "train"
-    ]
+    members = [_opened(instruction, one) for one in experiment.sites if one.role == "train"]
     # One site's pool is that site: it draws what it would draw in a federation of one.
     name = members[0].settings.name if len(members) == 1 else "(pooled)"
-    balanced = experiment.training.local_steps is not None
-    return pool([member.train_set(experiment.training) for member in members], balanced=balanced), name
+    balanced = experiment.training.source_balanced
+    if balanced is None:
+        balanced = experiment.training.local_steps is not None
+    pooled = pool([member.train_set(experiment.training) for member in members], balanced=balanced)
+    return _with_budget(pooled, instruction.values), name
+
+
+def _with_budget(data: TrainSet, values: Mapping[str, Any]) -> TrainSet:
+    """Return the images with the whole federation's image updates, where the message names them."""
+    updates = int(values.get("image_updates", 0))
+    return replace(data, updates=updates) if updates else data

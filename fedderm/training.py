@@ -10,11 +10,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from fedderm.augment import augment
+from fedderm.batches import training_batch
+from fedderm.budget import batch_size, steps_of
 from fedderm.devices import autocast, seeded
-from fedderm.model.cascade import Cascade, Logits
+from fedderm.inference import views_of
+from fedderm.model.heads import Heads, Logits
 from fedderm.settings import TrainingSettings
 from fedderm.trainset import TrainSet
+from strategies.fednova import accumulated_rate
+from strategies.site_side import LocalObjective
 
 
 @dataclass(frozen=True)
@@ -33,96 +37,143 @@ class TrainResult:
     images: int
     loss: float
     triage_loss: float
+    progress: float
+    """The trunk's learning rates added up, each as often as momentum repeats its gradient."""
 
 
 def train_locally(
-    model: Cascade,
+    model: Heads,
     data: TrainSet,
     settings: TrainingSettings,
     stretch: Stretch,
     seed: Sequence[int],
-    proximal_mu: float = 0.0,
+    objective: LocalObjective | None = None,
 ) -> TrainResult:
-    """Train ``model`` in place for ``local_epochs`` over ``data``, or ``local_steps`` for each source of it.
+    """Train ``model`` in place for ``local_epochs`` over ``data``, or ``local_steps``, or its own budget.
 
     All randomness follows from ``seed`` and nothing is kept between calls: the same call gives the same
-    weights. ``proximal_mu = 0`` is FedAvg's local objective. Raises ValueError when the loss is not finite.
+    weights. ``objective`` is what a method adds to the loss; None is FedAvg's. Raises ValueError when the
+    loss is not finite.
     """
     rng, generator = seeded(seed)
     device = next(model.parameters()).device
-    size = min(settings.batch_size, len(data))
+    size = batch_size(len(data), settings)
     _training_mode(model, settings, size)
     steps = _steps(settings, data, size)
     order = data.draw(steps * size, rng)
     optimizer = _optimizer(model, settings)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    anchor = [parameter.detach().clone() for parameter in parameters] if proximal_mu > 0 else []
+    added = AddedGradient(model, objective or LocalObjective())
+    rates = []
     total = torch.zeros(2, dtype=torch.float64, device=device)
     for step in range(steps):
         chosen = order[step * size : (step + 1) * size]
         done = ((stretch.round - 1) * steps + step) / (stretch.rounds * steps)
-        _set_rate(optimizer, settings, done, min(1.0, (step + 1) / max(5, 0.2 * steps)))
-        images = to_input(data.batch(chosen), device)
+        rates.append(_set_rate(optimizer, settings, done, min(1.0, (step + 1) / max(5, 0.2 * steps))))
         classes = torch.from_numpy(data.classes[chosen]).to(device)
         log_odds = torch.from_numpy(data.log_odds[chosen]).float().to(device)
-        # Outside autocast, which would round the sampling grid to bfloat16: half a pixel at 112.
-        images = augment(images, settings.augmentation, generator)
+        inputs = training_batch(data, chosen, settings.augmentation, generator, device)
         with autocast(device, settings.precision):
-            logits = model(images)
-        triage, loss = _losses(model.scheme, logits, classes, log_odds, settings)
+            logits = model(inputs)
+        losses = _losses(model.scheme, logits, classes, log_odds, settings)
+        triage, loss = (one.mean() for one in losses)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        if anchor:
-            add_proximal_gradient(parameters, anchor, proximal_mu)
+        # The site's own gradient is clipped, not what a method adds: control variates are means of it.
         nn.utils.clip_grad_norm_(parameters, settings.clip_norm)
+        added.apply()
         optimizer.step()
         total += torch.stack([loss.detach(), triage.detach()]).double()
         if step % 50 == 49 or step == steps - 1:  # a look at the loss waits for the GPU: not each step
             _check_finite(total, stretch, step)
     optimizer.zero_grad(set_to_none=True)  # the worker keeps the model, and need not keep its gradients
     loss_sum, triage_sum = total.tolist()
-    return TrainResult(steps, steps * size, loss_sum / steps, triage_sum / steps)
+    progress = accumulated_rate(
+        rates, settings.momentum if settings.optimizer == "sgd" else 0.0, nesterov=True
+    )
+    return TrainResult(steps, steps * size, loss_sum / steps, triage_sum / steps, progress)
 
 
 def _steps(settings: TrainingSettings, data: TrainSet, size: int) -> int:
-    if settings.local_epochs is None:
-        return (settings.local_steps or 1) * data.sources
-    return max(1, round(settings.local_epochs * len(data) / size))
+    if data.updates is not None:
+        return max(1, round(data.updates / size))
+    return steps_of(len(data), settings) * (data.sources if settings.local_steps else 1)
 
 
-def to_input(images: "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]", device: torch.device) -> Tensor:
-    """Return uint8 images (B, H, W, 3) as floats (B, 3, H, W) in 0..1, channels last, on ``device``."""
-    return torch.from_numpy(images).to(device, non_blocking=True).permute(0, 3, 1, 2).float() / 255
+class AddedGradient:
+    """The gradient of what a method adds to the local loss: ``offset + mu * (w - w_t)``.
 
-
-def add_proximal_gradient(parameters: Sequence[Tensor], anchor: Sequence[Tensor], mu: float) -> None:
-    """Add ``mu * (w - w_t)`` to each gradient: that of FedProx's ``mu / 2 * ||w - w_t||^2``.
-
-    Li et al., "Federated Optimization in Heterogeneous Networks", MLSys 2020, Eq. 2. Buffers are not held.
+    ``w_t`` is where the model stands when this is made. Of FedProx (Li et al., MLSys 2020, Eq. 2) it is
+    ``mu * (w - w_t)``. Buffers are not held.
     """
-    with torch.no_grad():
-        for parameter, start in zip(parameters, anchor, strict=True):
-            if parameter.grad is not None:
-                parameter.grad.add_(parameter - start, alpha=mu)
+
+    def __init__(self, model: nn.Module, objective: LocalObjective) -> None:
+        """Raise ValueError for an offset of another shape than its parameter's."""
+        self._mu = objective.mu
+        self._parts: list[tuple[nn.Parameter, Tensor | None, Tensor | None]] = []
+        for name, parameter in model.named_parameters():
+            offset = objective.offset.get(name)
+            if offset is not None and offset.shape != tuple(parameter.shape):
+                raise ValueError(f"the offset of {name} has shape {list(offset.shape)}; update the server")
+            held = parameter.detach().clone() if self._mu > 0 else None
+            if held is not None or offset is not None:
+                added = None if offset is None else torch.as_tensor(np.array(offset)).to(parameter)
+                self._parts.append((parameter, held, added))
+
+    def apply(self) -> None:
+        """Add it to the parameters' gradients."""
+        with torch.no_grad():
+            for parameter, held, offset in self._parts:
+                if parameter.grad is None:
+                    continue
+                if offset is not None:
+                    parameter.grad.add_(offset)
+                if held is not None:
+                    parameter.grad.add_(parameter - held, alpha=self._mu)
+
+
+def initial_loss(model: Heads, data: TrainSet, settings: TrainingSettings) -> float:
+    """Return the model's mean loss per drawn image, without augmentation or dropout."""
+    device = next(model.parameters()).device
+    model.eval()
+    total = torch.zeros((), dtype=torch.float64, device=device)
+    with torch.inference_mode():
+        for start in range(0, len(data), settings.batch_size):
+            chosen = np.arange(start, min(start + settings.batch_size, len(data)))
+            classes = torch.from_numpy(data.classes[chosen]).to(device)
+            log_odds = torch.from_numpy(data.log_odds[chosen]).float().to(device)
+            with autocast(device, settings.precision):
+                logits = model(next(views_of(data.batch(chosen), 1, device)))
+            _, loss = _losses(model.scheme, logits, classes, log_odds, settings)
+            total += (loss.double() * torch.from_numpy(data.weights[chosen]).to(device)).sum()
+    return float(total) / float(data.weights.sum())
+
+
+def rate_factors(model: Heads, settings: TrainingSettings) -> dict[str, float]:
+    """Return each parameter's learning rate over the trunk's."""
+    heads = {id(parameter) for parameter in model.head_parameters()}
+    return {
+        name: settings.head_factor if id(parameter) in heads else 1.0
+        for name, parameter in model.named_parameters()
+    }
 
 
 def _losses(
     scheme: str, logits: Logits, classes: Tensor, log_odds: Tensor, settings: TrainingSettings
 ) -> tuple[Tensor, Tensor]:
-    """Return the triage loss and the whole loss, means over the batch, in float32."""
+    """Return the triage loss and the whole loss of each image, (B,) in float32."""
     malignant = (classes > 0).float()
     triage_logit = logits.triage.float() + log_odds
-    triage = F.binary_cross_entropy_with_logits(triage_logit, malignant)
+    triage = F.binary_cross_entropy_with_logits(triage_logit, malignant, reduction="none")
     if logits.differential is None or scheme == "binary":
         return triage, triage
     # In four classes the softmax factorises: P(class) = P(malignant) * P(class | malignant).
     per_image = F.cross_entropy(logits.differential.float(), (classes - 1).clamp(min=0), reduction="none")
-    differentiation = (per_image * malignant).sum() / max(len(classes), 1)
     weight = 1.0 if scheme == "four_class" else settings.differentiation_weight
-    return triage, triage + weight * differentiation
+    return triage, triage + weight * per_image * malignant
 
 
-def _optimizer(model: Cascade, settings: TrainingSettings) -> torch.optim.Optimizer:
+def _optimizer(model: Heads, settings: TrainingSettings) -> torch.optim.Optimizer:
     """Return the optimizer; biases and the norms' scales, which have one dimension, do not decay."""
     groups = [
         {"params": chosen, "factor": factor, "weight_decay": settings.weight_decay if decays else 0.0}
@@ -135,13 +186,16 @@ def _optimizer(model: Cascade, settings: TrainingSettings) -> torch.optim.Optimi
     ]
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=settings.learning_rate)
-    return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=0.9, nesterov=True)
+    nesterov = settings.momentum > 0
+    return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=settings.momentum, nesterov=nesterov)
 
 
 def _set_rate(
     optimizer: torch.optim.Optimizer, settings: TrainingSettings, done: float, warmth: float
-) -> None:
+) -> float:
     """Set each group's learning rate at ``done``, 0..1 of the whole training, times ``warmth``, 0..1.
+
+    Return the trunk's.
 
     Every round warms up over a fifth of its steps: the optimiser starts each round without memory, and Adam's
     first steps are as long for noise as for signal.
@@ -151,6 +205,7 @@ def _set_rate(
         rate *= 0.5 * (1 + math.cos(math.pi * done))
     for group in optimizer.param_groups:
         group["lr"] = rate * group["factor"]
+    return rate
 
 
 def _training_mode(model: nn.Module, settings: TrainingSettings, batch: int) -> None:

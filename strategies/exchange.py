@@ -30,6 +30,8 @@ class Member:
     node_id: int
     name: str
     num_examples: int
+    effective: float | None = None
+    """The effective number of its training images, 4 P N / (P + N), where sites are weighed by it."""
 
 
 @dataclass

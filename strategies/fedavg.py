@@ -4,58 +4,74 @@ McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentra
 Algorithm 1.
 """
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, Message, MetricRecord
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 from numpy.typing import NDArray
 
 from strategies.arrays import records, view
+from strategies.guard import ARRAYS
+from strategies.running_mean import RunningMean
+from strategies.site_side import NDArrays, SiteSide
 
-NDArrays = dict[str, NDArray[Any]]
+FEDERATION_WEIGHT = "federation-weight"
+"""The metric with the weight of all training sites, those not drawn or not answering included."""
 
 
-class RunningMean:
-    """The weighted mean of models so far: ``mean += (w / W) * (model - mean)``, ``W`` their total weight.
+@dataclass(frozen=True)
+class Update:
+    """One site's checked reply: its arrays by record (views of the message), and its numbers."""
 
-    Memory is one model in float64, however many are added (West, "Updating Mean and Variance Estimates",
-    CACM 1979). In this form, unlike ``sum(w * model) / W``, the mean of equal models is that model exactly.
-    Double precision leaves no rounding that a float32 result could show; the order of additions is fixed by
-    the caller.
-    """
+    records: Mapping[str, NDArrays]
+    metrics: Mapping[str, float]
 
-    def __init__(self) -> None:
-        self.weight = 0.0
-        self._mean: NDArrays = {}
-        self._dtypes: dict[str, np.dtype[Any]] = {}
-
-    def add(self, model: Mapping[str, NDArray[Any]], weight: float) -> None:
-        """Add a model with a weight above zero. Raises ValueError for another weight or other arrays."""
-        if not (np.isfinite(weight) and weight > 0):
-            raise ValueError(f"a weight must be positive and finite, not {weight}")
-        if self._mean and model.keys() != self._mean.keys():
-            raise ValueError("a model with other arrays cannot join the mean")
-        self.weight += weight
-        for name, values in model.items():
-            if name in self._mean:
-                step = values - self._mean[name]
-                step *= weight / self.weight
-                self._mean[name] += step
-            else:
-                self._mean[name] = values.astype(np.float64)
-                self._dtypes[name] = values.dtype
-
-    def result(self) -> NDArrays:
-        """Return the mean in the models' dtypes and forget it. Raises ValueError where no model was added."""
-        if not self._mean:
-            raise ValueError("the mean of no models is undefined")
-        return {name: self._mean.pop(name).astype(self._dtypes[name]) for name in list(self._mean)}
+    @property
+    def arrays(self) -> NDArrays:
+        """The site's model."""
+        return self.records[ARRAYS]
 
 
 class StreamingFedAvg(FedAvg):
-    """Flower's FedAvg that drops each reply once it is added; same mathematics, one partial sum of memory."""
+    """Flower's FedAvg that drops each reply once it is added; same mathematics, one partial sum of memory.
+
+    Methods that differ from it in how the mean becomes the next model derive from it: they stream
+    ``updates``.
+    """
+
+    site_side: ClassVar[type[SiteSide]] = SiteSide
+    extrapolates: ClassVar[bool] = False
+    """Whether the next model may lie outside of what the sites sent: running statistics then go around it."""
+    memory: ClassVar[tuple[str, ...]] = ()
+    """Attributes, each named arrays or None, that a resumed run needs."""
+    reply_records: ClassVar[tuple[str, ...]] = ()
+    """Records of a reply beside ``arrays``; each has the model's floating-point arrays, by name and shape."""
+    reply_metrics: ClassVar[tuple[str, ...]] = ()
+    """Numbers that a site must report beside loss and examples."""
+
+    def updates(self, replies: Iterable[Message]) -> Iterator[Update]:
+        """Yield each reply's arrays and numbers; a caller that lets go of one before the next keeps one
+        alive."""
+        for reply in replies:
+            if reply.has_error():
+                continue
+            arrays = records(reply.content, ArrayRecord)
+            metrics = next(iter(records(reply.content, MetricRecord).values()))
+            numbers = {key: value for key, value in metrics.items() if not isinstance(value, list)}
+            if self.weighted_by_key not in numbers:
+                raise ValueError(f"{self.weighted_by_key} must be one number")
+            update = Update(
+                {name: {key: view(array) for key, array in one.items()} for name, one in arrays.items()},
+                numbers,
+            )
+            # These variables would keep this reply alive while the next one is being fetched.
+            del reply, arrays, metrics
+            yield update
+            del update
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -67,19 +83,30 @@ class StreamingFedAvg(FedAvg):
         del server_round
         mean = RunningMean()
         count = 0
-        for reply in replies:
-            if reply.has_error():
-                continue
-            arrays = next(iter(records(reply.content, ArrayRecord).values()))
-            metrics = next(iter(records(reply.content, MetricRecord).values()))
-            weight = metrics[self.weighted_by_key]
-            if isinstance(weight, list):
-                raise ValueError(f"{self.weighted_by_key} must be one number, not a list")
-            mean.add({name: view(array) for name, array in arrays.items()}, weight)
+        for update in self.updates(replies):
+            mean.add(update.arrays, update.metrics[self.weighted_by_key])
             count += 1
-            # The loop variable would keep this reply alive while the next one is being fetched.
-            del reply, arrays, metrics
+            del update
         if count == 0:
             return None, None
-        record = ArrayRecord({name: Array(np.asarray(values)) for name, values in mean.result().items()})
-        return record, MetricRecord({"replies": count, "weight": mean.weight})
+        return to_record(mean.result()), MetricRecord({"replies": count, "weight": mean.weight})
+
+
+class FromGlobalModel(StreamingFedAvg):
+    """FedAvg that remembers the model it sent: for methods that step from it."""
+
+    def __init__(self, **parameters: Any) -> None:
+        super().__init__(**parameters)
+        self.sent_model: NDArrays = {}
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Return FedAvg's messages."""
+        self.sent_model = {name: view(array) for name, array in arrays.items()}
+        return super().configure_train(server_round, arrays, config, grid)
+
+
+def to_record(arrays: Mapping[str, NDArray[Any]]) -> ArrayRecord:
+    """Return named arrays as a record."""
+    return ArrayRecord({name: Array(np.asarray(values)) for name, values in arrays.items()})

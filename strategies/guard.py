@@ -7,34 +7,78 @@ that was sent out.
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from flwr.app import ArrayRecord, MetricRecord, RecordDict
 from numpy.typing import NDArray
 
-from strategies.arrays import ArraySpec, is_averaged, records, view
+from strategies.arrays import ArraySpec, records, view
 from strategies.errors import AggregateRefused, ReplyRefused
 from strategies.exchange import Member
 
 ARRAYS = "arrays"
+CONFIG = "config"
 METRICS = "metrics"
 NUM_EXAMPLES = "num-examples"
+SERVER_ROUND = "server-round"
 LOSS = "loss"
 
 
-def check_train_reply(content: RecordDict, expected: Mapping[str, ArraySpec], member: Member) -> None:
+@dataclass(frozen=True)
+class Demands:
+    """What a reply must hold beside the model, its loss and its number of images."""
+
+    records: Mapping[str, Mapping[str, ArraySpec]] = field(default_factory=dict)
+    """Name of an array record to what is in it."""
+    metrics: tuple[str, ...] = ()
+    """Names of numbers above zero."""
+
+
+NOTHING_MORE = Demands()
+
+
+def check_train_reply(
+    content: RecordDict,
+    expected: Mapping[str, ArraySpec],
+    member: Member,
+    demands: Demands = NOTHING_MORE,
+) -> None:
     """Return if the reply may be aggregated; otherwise raise ReplyRefused naming site, array and finding.
 
-    It must hold exactly one array record ``arrays`` with the names, shapes and dtypes of the global model
-    and only finite values, and exactly one metric record ``metrics`` with a finite ``loss`` and the
-    ``num-examples`` that the site registered. Config records may come along; they are ignored.
+    It must hold the array record ``arrays`` with the names, shapes and dtypes of the global model and only
+    finite values, the records that are demanded beside it and no other, and exactly one metric record
+    ``metrics`` with a finite ``loss``, the ``num-examples`` that the site registered and the numbers that are
+    demanded. Config records may come along; they are ignored.
     """
     arrays, metrics = records(content, ArrayRecord), records(content, MetricRecord)
-    _require_only(list(arrays), ARRAYS, "array", member)
-    _require_only(list(metrics), METRICS, "metric", member)
+    _require_only(list(arrays), [ARRAYS, *demands.records], "array", member)
+    _require_only(list(metrics), [METRICS], "metric", member)
     check_metrics(metrics[METRICS], member)
+    for key in demands.metrics:
+        if (found := number(metrics[METRICS], key, member)) <= 0:
+            raise ReplyRefused(f"site {member.name}: {key} is {found:g}; it must be above zero")
     check_arrays(arrays[ARRAYS], expected, member)
+    for name, wanted in demands.records.items():
+        check_arrays(arrays[name], wanted, member, f"{name}: ")
+
+
+def check_round(content: RecordDict, asked: int, member: Member) -> None:
+    """Return if the reply says that it is for the round that was asked; otherwise raise ReplyRefused.
+
+    A site that was held up, or whose process answers from an earlier model, must not bring an old round's
+    weights into this one: they have the right shapes and are finite.
+    """
+    metrics = records(content, MetricRecord)
+    _require_only(list(metrics), [METRICS], "metric", member)
+    if SERVER_ROUND not in metrics[METRICS]:
+        raise ReplyRefused(
+            f"site {member.name}: its metrics lack {SERVER_ROUND}, so that it may answer an earlier round; "
+            "does it run the same version of fedderm?"
+        )
+    if (found := number(metrics[METRICS], SERVER_ROUND, member)) != asked:
+        raise ReplyRefused(f"site {member.name}: its reply is for round {found:g}; round {asked} was asked")
 
 
 def check_metrics(metrics: MetricRecord, member: Member) -> None:
@@ -50,13 +94,18 @@ def check_metrics(metrics: MetricRecord, member: Member) -> None:
     number(metrics, LOSS, member)
 
 
-def check_arrays(arrays: ArrayRecord, expected: Mapping[str, ArraySpec], member: Member) -> None:
-    """Return if every array is the global model's counterpart and finite; otherwise raise ReplyRefused."""
+def check_arrays(
+    arrays: ArrayRecord, expected: Mapping[str, ArraySpec], member: Member, where: str = ""
+) -> None:
+    """Return if every array is the expected one's counterpart and finite; otherwise raise ReplyRefused.
+
+    ``where`` names the record, unless it is the model's.
+    """
     missing = [name for name in expected if name not in arrays]
     surplus = [name for name in arrays if name not in expected]
     if missing or surplus:
         raise ReplyRefused(
-            f"site {member.name}: its arrays are not the global model's"
+            f"site {member.name}: {where}its arrays are not the global model's"
             + (f"; missing: {_some(missing)}" if missing else "")
             + (f"; unknown: {_some(surplus)}" if surplus else "")
         )
@@ -64,24 +113,24 @@ def check_arrays(arrays: ArrayRecord, expected: Mapping[str, ArraySpec], member:
         try:
             values = view(arrays[name])
         except ValueError as error:
-            raise ReplyRefused(f"site {member.name}: array {name} cannot be read: {error}") from error
+            raise ReplyRefused(f"site {member.name}: {where}array {name} cannot be read: {error}") from error
         found = ArraySpec(values.shape, values.dtype)
         if found != spec:
-            raise ReplyRefused(f"site {member.name}: array {name} is {found}; expected {spec}")
+            raise ReplyRefused(f"site {member.name}: {where}array {name} is {found}; expected {spec}")
         if not is_finite(values):
             bad = values.size - int(np.isfinite(values).sum())
             raise ReplyRefused(
-                f"site {member.name}: array {name} has {bad} of {values.size} values that are not finite"
+                f"site {member.name}: {where}array {name} has {bad} of {values.size} values that are "
+                "not finite"
             )
 
 
-def check_aggregate(arrays: ArrayRecord | None, expected: Mapping[str, ArraySpec], strategy: str) -> None:
+def check_aggregate(arrays: ArrayRecord | None, wanted: Mapping[str, ArraySpec], strategy: str) -> None:
     """Return if the strategy's result can be the next model; otherwise raise AggregateRefused.
 
-    Shapes must be the model's and values finite; the dtype is restored afterwards, as some strategies widen
-    it.
+    Shapes must be the ``wanted`` arrays' and values finite; the dtype is restored afterwards, as some
+    strategies widen it.
     """
-    wanted = {name: spec for name, spec in expected.items() if is_averaged(spec)}
     if arrays is None or set(arrays) != set(wanted):
         what = "nothing" if arrays is None else "other arrays than the model's"
         raise AggregateRefused(f"strategy {strategy} returned {what}; the last finished round is kept")
@@ -117,10 +166,13 @@ def number(metrics: MetricRecord, key: str, member: Member) -> float:
     return float(value)
 
 
-def _require_only(found: list[str], name: str, kind: str, member: Member) -> None:
-    if found != [name]:
+def _require_only(found: list[str], names: list[str], kind: str, member: Member) -> None:
+    if sorted(found) != sorted(names):
+        wanted = (
+            f"one {kind} record named {names[0]}" if len(names) == 1 else f"{kind} records {_some(names)}"
+        )
         held = _some(sorted(found)) if found else "none"
-        raise ReplyRefused(f"site {member.name}: expected one {kind} record named {name}; found {held}")
+        raise ReplyRefused(f"site {member.name}: expected {wanted}; found {held}")
 
 
 def _some(names: list[str], most: int = 3) -> str:

@@ -12,14 +12,23 @@ from strategies.arrays import ArraySpec, averaged, is_averaged, records, view
 from strategies.catalogue import WEIGHT
 from strategies.errors import ReplyRefused
 from strategies.exchange import Member, Reply
-from strategies.guard import ARRAYS, LOSS, METRICS, NUM_EXAMPLES, check_train_reply, number
+from strategies.fedavg import FEDERATION_WEIGHT
+from strategies.guard import (
+    ARRAYS,
+    LOSS,
+    METRICS,
+    NUM_EXAMPLES,
+    SERVER_ROUND,
+    Demands,
+    check_round,
+    check_train_reply,
+    number,
+)
+from strategies.running_mean import RunningMean
 
 SiteMetrics = dict[str, int | float | list[int] | list[float]]
 
 Weighting = Literal["examples", "effective", "equal"]
-
-EFFECTIVE = "effective-examples"
-"""The metric with a site's effective number of images: 4 P N / (P + N) for P malignant and N benign ones."""
 
 
 @dataclass
@@ -27,11 +36,34 @@ class Tally:
     """What has been taken in while the replies stream past; ``checked`` fills it."""
 
     expected: Mapping[str, ArraySpec]
-    weighting: Weighting
+    weights: Mapping[str, float]
+    """Site to its weight, for all training sites."""
+    round: int
+    """The round that the replies must be for."""
+    demands: Demands = field(default_factory=Demands)
+    around: frozenset[str] = frozenset()
+    """Floating-point arrays that go around the strategy: their next value is the weighted mean."""
     carried: dict[str, NDArray[Any]] = field(default_factory=dict)
+    mean: RunningMean = field(default_factory=RunningMean)
     metrics: dict[str, SiteMetrics] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     bytes_up: int = 0
+
+    def others(self) -> dict[str, NDArray[Any]]:
+        """Return the next values of all arrays that went around the strategy."""
+        return {**self.carried, **(self.mean.result() if self.around and self.metrics else {})}
+
+
+def weight_of(member: Member, weighting: Weighting) -> float:
+    """Return a site's weight: its images, their effective number (never above its images), or one.
+
+    Raises ValueError where a site has not said its effective number.
+    """
+    if weighting != "effective":
+        return float(member.num_examples) if weighting == "examples" else 1.0
+    if member.effective is None:
+        raise ValueError(f"site {member.name}: has not said its effective number of images")
+    return min(max(member.effective, 1e-6), float(member.num_examples))
 
 
 def checked(replies: Iterator[Reply], tally: Tally) -> Iterator[Message]:
@@ -53,9 +85,8 @@ def _check(reply: Reply, tally: Tally) -> None:
     if reply.message is None:
         raise ReplyRefused(reply.reason or f"site {reply.member.name}: no reply")
     tally.bytes_up += size(reply.message.content)
-    check_train_reply(reply.message.content, tally.expected, reply.member)
-    if tally.weighting == "effective":
-        number(records(reply.message.content, MetricRecord)[METRICS], EFFECTIVE, reply.member)
+    check_round(reply.message.content, tally.round, reply.member)
+    check_train_reply(reply.message.content, tally.expected, reply.member, tally.demands)
 
 
 def _accept(reply: Reply, tally: Tally) -> Message:
@@ -63,31 +94,37 @@ def _accept(reply: Reply, tally: Tally) -> Message:
     message, reply.message = reply.message, None
     if message is None:
         raise RuntimeError("only a checked reply can be accepted")
-    arrays = records(message.content, ArrayRecord)[ARRAYS]
+    received = records(message.content, ArrayRecord)
+    arrays = received[ARRAYS]
     metrics = records(message.content, MetricRecord)[METRICS]
-    tally.metrics[reply.member.name] = dict(metrics.items())
+    tally.metrics[reply.member.name] = {
+        name: value for name, value in metrics.items() if name != SERVER_ROUND
+    }
+    weight = tally.weights[reply.member.name]
     for name, spec in tally.expected.items():
         if not is_averaged(spec):
             values = view(arrays[name])
             tally.carried[name] = np.maximum(tally.carried[name], values) if name in tally.carried else values
-    examples = number(metrics, NUM_EXAMPLES, reply.member)
-    # The same three keys for every site: Flower refuses a whole round where one site reports another set.
+    if tally.around:
+        tally.mean.add({name: view(arrays[name]) for name in tally.expected if name in tally.around}, weight)
+    # The same keys for every site: Flower refuses a whole round where one site reports another set.
+    wanted = (NUM_EXAMPLES, LOSS, *tally.demands.metrics)
     reduced = MetricRecord(
         {
-            WEIGHT: _weight(tally.weighting, metrics, reply.member, examples),
-            NUM_EXAMPLES: examples,
-            LOSS: number(metrics, LOSS, reply.member),
+            WEIGHT: weight,
+            FEDERATION_WEIGHT: sum(tally.weights.values()),
+            **{key: number(metrics, key, reply.member) for key in wanted},
         }
     )
-    message.content = RecordDict({ARRAYS: averaged(arrays, tally.expected), METRICS: reduced})
+    seen = {name: spec for name, spec in tally.expected.items() if name not in tally.around}
+    message.content = RecordDict(
+        {
+            ARRAYS: averaged(arrays, seen),
+            **{name: received[name] for name in tally.demands.records},
+            METRICS: reduced,
+        }
+    )
     return message
-
-
-def _weight(weighting: Weighting, metrics: MetricRecord, member: Member, examples: float) -> float:
-    """Return a reply's weight. The effective number that a site reports may not exceed its images."""
-    if weighting != "effective":
-        return examples if weighting == "examples" else 1.0
-    return min(max(number(metrics, EFFECTIVE, member), 1e-6), examples)
 
 
 def size(content: RecordDict) -> int:

@@ -11,13 +11,15 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, Rec
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from strategies.arrays import ArraySpec, averaged, merged, records, specs, view
+from strategies.arrays import ArraySpec, averaged, is_averaged, merged, records, specs, view
+from strategies.catalogue import extrapolates
 from strategies.chosen import ChosenNodes
+from strategies.cyclic import CyclicTransfer
 from strategies.errors import QuorumLost
-from strategies.exchange import Event, Member, exchange
+from strategies.exchange import Event, Member, Reply, exchange
 from strategies.fedavg import StreamingFedAvg
-from strategies.guard import ARRAYS, check_aggregate
-from strategies.intake import SiteMetrics, Tally, Weighting, checked, size
+from strategies.guard import ARRAYS, CONFIG, Demands, check_aggregate
+from strategies.intake import SiteMetrics, Tally, Weighting, checked, size, weight_of
 
 _SAMPLING_STREAM = 0x73616D70  # keeps these draws apart from others made with the same (seed, round)
 
@@ -75,6 +77,9 @@ def train_round(
     settings: RoundSettings,
     on_event: Callable[[Event], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
+    *,
+    private: Mapping[str, Mapping[str, int | str]] | None = None,
+    statistics: frozenset[str] = frozenset(),
 ) -> RoundResult:
     """Return the next global model after one round over ``members``, the training sites in site order.
 
@@ -82,40 +87,116 @@ def train_round(
     (``guard.check_train_reply``) and reach the strategy in site order; refused ones are left out and named
     in the result. Arrays that are not floating point (BatchNorm's ``num_batches_tracked``) go around the
     strategy: their next value is the maximum over the sites, which is exact, keeps the dtype and never
-    falls.
+    falls. ``statistics`` names the running means and variances: a strategy that extrapolates does not see
+    them either, their next value is the weighted mean. ``private`` has config values for one site's eyes
+    only, by its name. ``CyclicTransfer`` asks one site after the other.
 
     Raises QuorumLost where too few replies count, AggregateRefused where the strategy's result cannot be a
     model, Interrupted where ``should_stop`` says so. The model passed in is not changed, so a caller that
     stored it can start the round again.
     """
     start = time.monotonic()
-    expected = specs(arrays)
     asked = draw(members, settings, number_of_round)
-    requests = _requests(strategy, grid, number_of_round, arrays, config, asked, expected)
-    bytes_down = sum(size(content) for _, content in requests)
-    tally = Tally(expected, settings.weighting)
-    replies = exchange(
-        grid,
-        requests,
-        MessageType.TRAIN,
-        settings.deadline_s,
-        on_event,
+    the_round = _Round(
+        strategy=strategy,
+        grid=grid,
+        number=number_of_round,
+        expected=specs(arrays),
+        config=config,
+        private=private or {},
+        weights={member.name: weight_of(member, settings.weighting) for member in members},
+        settings=settings,
+        on_event=on_event,
         should_stop=should_stop,
-        retries=settings.retries,
-        group=str(number_of_round),
+        around=statistics if extrapolates(strategy) else frozenset(),
     )
-    asked = [member for member, _ in requests]
-    del requests
-    aggregate = _aggregate(strategy, number_of_round, checked(replies, tally), tally, asked, settings.quorum)
-    check_aggregate(aggregate, expected, type(strategy).__name__)
+    hold = _in_turn if isinstance(strategy, CyclicTransfer) else _at_once
+    next_arrays, tally, bytes_down = hold(the_round, arrays, asked)
     return RoundResult(
-        arrays=_next_model(aggregate, tally),
+        arrays=next_arrays,
         metrics=tally.metrics,
         refused=tally.refused,
         seconds=time.monotonic() - start,
         bytes_down=bytes_down,
         bytes_up=tally.bytes_up,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Round:
+    """What every step of a round needs to know."""
+
+    strategy: Strategy
+    grid: Grid
+    number: int
+    expected: Mapping[str, ArraySpec]
+    config: ConfigRecord
+    private: Mapping[str, Mapping[str, int | str]]
+    weights: Mapping[str, float]
+    settings: RoundSettings
+    on_event: Callable[[Event], None] | None
+    should_stop: Callable[[], bool] | None
+    around: frozenset[str]
+
+    def seen(self) -> dict[str, ArraySpec]:
+        """Return the arrays that the strategy sees."""
+        return {
+            name: spec
+            for name, spec in self.expected.items()
+            if is_averaged(spec) and name not in self.around
+        }
+
+    def tally(self) -> Tally:
+        """Return an empty tally with what this round's replies must hold."""
+        demanded = getattr(self.strategy, "reply_records", ())
+        numbers = getattr(self.strategy, "reply_metrics", ())
+        demands = Demands({name: self.seen() for name in demanded}, tuple(numbers))
+        return Tally(self.expected, self.weights, self.number, demands, self.around)
+
+    def ask(self, requests: Sequence[tuple[Member, RecordDict]]) -> Iterator[Reply]:
+        """Send the requests and yield their replies in the same order."""
+        return exchange(
+            self.grid,
+            requests,
+            MessageType.TRAIN,
+            self.settings.deadline_s,
+            self.on_event,
+            should_stop=self.should_stop,
+            retries=self.settings.retries,
+            group=str(self.number),
+        )
+
+
+def _at_once(
+    the_round: _Round, arrays: ArrayRecord, asked: Sequence[Member]
+) -> tuple[ArrayRecord, Tally, int]:
+    """Return the next model, what came in, and the bytes sent: all drawn sites start from ``arrays``."""
+    requests = _requests(the_round, arrays, asked)
+    bytes_down = sum(size(content) for _, content in requests)
+    tally = the_round.tally()
+    asked = [member for member, _ in requests]
+    replies = the_round.ask(requests)
+    del requests
+    aggregate = _aggregate(the_round, checked(replies, tally), tally, asked)
+    check_aggregate(aggregate, the_round.seen(), type(the_round.strategy).__name__)
+    return _next_model(the_round, aggregate or ArrayRecord(), tally), tally, bytes_down
+
+
+def _in_turn(
+    the_round: _Round, arrays: ArrayRecord, asked: Sequence[Member]
+) -> tuple[ArrayRecord, Tally, int]:
+    """Return the same where each site starts from what the one before it made.
+
+    A site whose reply does not count is passed over.
+    """
+    tally, bytes_down = the_round.tally(), 0
+    for member in asked:
+        requests = _requests(the_round, arrays, [member])
+        bytes_down += sum(size(content) for _, content in requests)
+        for message in checked(the_round.ask(requests), tally):
+            arrays = _next_model(the_round, records(message.content, ArrayRecord)[ARRAYS], tally)
+    _require_quorum(tally, asked, the_round.settings.quorum, the_round.number)
+    return arrays, tally, bytes_down
 
 
 def draw(members: Sequence[Member], settings: RoundSettings, number_of_round: int) -> list[Member]:
@@ -136,55 +217,51 @@ def draw(members: Sequence[Member], settings: RoundSettings, number_of_round: in
 
 
 def _requests(
-    strategy: Strategy,
-    grid: Grid,
-    number_of_round: int,
-    arrays: ArrayRecord,
-    config: ConfigRecord,
-    asked: Sequence[Member],
-    expected: Mapping[str, ArraySpec],
+    the_round: _Round, arrays: ArrayRecord, asked: Sequence[Member]
 ) -> list[tuple[Member, RecordDict]]:
     """Return what the strategy wants to send, with the carried arrays put back, in site order."""
-    nodes = ChosenNodes(grid, [member.node_id for member in asked])
-    floats = averaged(arrays, expected)
-    own_config = ConfigRecord(dict(config))
-    messages = list(strategy.configure_train(number_of_round, floats, own_config, nodes))
+    strategy, expected = the_round.strategy, the_round.expected
+    nodes = ChosenNodes(the_round.grid, [member.node_id for member in asked])
+    floats = averaged(arrays, the_round.seen())
+    own_config = ConfigRecord(dict(the_round.config))
+    messages = list(strategy.configure_train(the_round.number, floats, own_config, nodes))
     others = {name: arrays[name] for name in expected if name not in floats}
     whole: dict[int, ArrayRecord] = {}
     contents: dict[int, RecordDict] = {}
     for message in messages:
-        record = records(message.content, ArrayRecord)[ARRAYS]
+        sent = records(message.content, ArrayRecord)
+        record = sent.pop(ARRAYS)
         # Strategies put one record into all messages: it is completed once and shared, not once a site.
         if id(record) not in whole:
             whole[id(record)] = merged(record, others, expected)
         contents[message.metadata.dst_node_id] = RecordDict(
-            {ARRAYS: whole[id(record)], **records(message.content, ConfigRecord)}
+            {ARRAYS: whole[id(record)], **sent, **records(message.content, ConfigRecord)}
         )
     strangers = contents.keys() - {member.node_id for member in asked}
     if strangers or not contents:
         raise ValueError(
             f"strategy {type(strategy).__name__} chose nodes that were not drawn, or none at all"
         )
-    return [(member, contents[member.node_id]) for member in asked if member.node_id in contents]
+    requests = [(member, contents[member.node_id]) for member in asked if member.node_id in contents]
+    for member, content in requests:
+        if own := the_round.private.get(member.name):
+            content[CONFIG] = ConfigRecord({**records(content, ConfigRecord)[CONFIG], **own})
+    return requests
 
 
 def _aggregate(
-    strategy: Strategy,
-    number_of_round: int,
-    replies: Iterator[Message],
-    tally: Tally,
-    asked: Sequence[Member],
-    quorum: float,
+    the_round: _Round, replies: Iterator[Message], tally: Tally, asked: Sequence[Member]
 ) -> ArrayRecord | None:
     """Return what the strategy makes of the replies. Raises QuorumLost where too few of them count."""
+    strategy, number, quorum = the_round.strategy, the_round.number, the_round.settings.quorum
     if isinstance(strategy, StreamingFedAvg):
-        aggregate, _ = strategy.aggregate_train(number_of_round, replies)
-        _require_quorum(tally, asked, quorum, number_of_round)
+        aggregate, _ = strategy.aggregate_train(number, replies)
+        _require_quorum(tally, asked, quorum, number)
         return aggregate
     # Flower's own strategies go through the replies several times, so they get a list.
     collected: Iterable[Message] = list(replies)
-    _require_quorum(tally, asked, quorum, number_of_round)
-    aggregate, _ = strategy.aggregate_train(number_of_round, collected)
+    _require_quorum(tally, asked, quorum, number)
+    aggregate, _ = strategy.aggregate_train(number, collected)
     return aggregate
 
 
@@ -200,12 +277,12 @@ def _require_quorum(tally: Tally, asked: Sequence[Member], quorum: float, number
     )
 
 
-def _next_model(aggregate: ArrayRecord | None, tally: Tally) -> ArrayRecord:
+def _next_model(the_round: _Round, aggregate: ArrayRecord, tally: Tally) -> ArrayRecord:
     """Return the whole model in its own order and dtypes (FedAdam, for one, returns float64)."""
     floats = ArrayRecord()
-    for name, array in (aggregate or {}).items():
+    for name, array in aggregate.items():
         values = view(array)
-        dtype = tally.expected[name].dtype
+        dtype = the_round.expected[name].dtype
         floats[name] = array if values.dtype == dtype else Array(np.asarray(values.astype(dtype)))
-    others = {name: Array(np.asarray(values)) for name, values in tally.carried.items()}
-    return merged(floats, others, tally.expected)
+    others = {name: Array(np.asarray(values)) for name, values in tally.others().items()}
+    return merged(floats, others, the_round.expected)

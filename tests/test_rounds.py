@@ -23,10 +23,11 @@ from memory_grid import (
     values,
 )
 
-from strategies.catalogue import STRATEGIES, build
+from strategies.catalogue import build
 from strategies.chosen import ChosenNodes
 from strategies.errors import AggregateRefused, Interrupted, QuorumLost
 from strategies.exchange import Event, Member, exchange, wait_for_nodes
+from strategies.names import STRATEGIES
 from strategies.rounds import RoundResult, RoundSettings, draw, train_round
 
 SETTINGS = RoundSettings(deadline_s=10, quorum=0.5, fraction=1, seed=3, weighting="examples")
@@ -67,21 +68,12 @@ def test_a_round_by_hand() -> None:
 
 def test_effective_numbers_weigh_sites_but_never_above_their_images() -> None:
     """(10 (1, 2) + 30 (5, 6)) / 40 = (4, 5): the second site's claim of 500 counts for its 30 images."""
-
-    def claims(arrays: ArrayRecord, examples: float, effective: float) -> Answer:
-        def answer(message: Message) -> RecordDict:
-            content = answering(arrays, examples)(message)
-            content["metrics"]["effective-examples"] = effective
-            return content
-
-        return answer
-
-    answers = {101: claims(sends(1, 2), 20, 10.0), 102: claims(sends(5, 6), 30, 500.0)}
-    result = a_round(answers, members(20, 30), changed(weighting="effective"))
+    answers = {101: answering(sends(1, 2), 20), 102: answering(sends(5, 6), 30)}
+    sites = [Member(101, "a", 20, 10.0), Member(102, "b", 30, 500.0)]
+    result = a_round(answers, sites, changed(weighting="effective"))
     np.testing.assert_array_equal(values(result.arrays)["w"], f32(4, 5))
-    silent = {101: answering(sends(1, 2), 20), 102: claims(sends(5, 6), 30, 30.0)}
-    refused = a_round(silent, members(20, 30), changed(weighting="effective"))
-    assert "effective-examples" in refused.refused["a"]
+    with pytest.raises(ValueError, match="site a: has not said its effective number"):
+        a_round(answers, members(20, 30), changed(weighting="effective"))
 
 
 def test_integer_buffers_stay_integers_and_take_the_maximum() -> None:
@@ -297,7 +289,10 @@ def hand_model(name: str) -> tuple[np.ndarray, dict[str, float]]:
     return np.asarray(value), parameters
 
 
-@pytest.mark.parametrize("name", sorted(STRATEGIES))
+FLOWERS = sorted(name for name, where in STRATEGIES.items() if where.startswith("flwr."))
+
+
+@pytest.mark.parametrize("name", ["fedavg", "fedprox", *FLOWERS])
 def test_flowers_own_strategies_work_behind_the_guard(name: str) -> None:
     models = [1, 2, 3, 8, 4, 5, 6]
     sites = members(*[10] * 7)

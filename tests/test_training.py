@@ -16,14 +16,18 @@ from fedderm.inference import predict_logits
 from fedderm.model.cascade import Cascade
 from fedderm.settings import TrainingSettings
 from fedderm.training import (
+    AddedGradient,
     Stretch,
     TrainResult,
     _optimizer,
     _set_rate,
-    add_proximal_gradient,
+    initial_loss,
+    rate_factors,
     train_locally,
 )
 from fedderm.trainset import TrainSet, pool, site_train_set
+from strategies.fednova import accumulated_rate
+from strategies.site_side import LocalObjective
 
 SEED = (7, 1, 1)
 
@@ -47,7 +51,8 @@ def trained(
 ) -> tuple[dict[str, Tensor], TrainResult]:
     """Return the state after one round from one and the same start."""
     model = network(dropout=0.2)
-    result = train_locally(model, data(), settings(**changes), stretch or Stretch(1, 2), seed, mu)
+    objective = LocalObjective(mu=mu)
+    result = train_locally(model, data(), settings(**changes), stretch or Stretch(1, 2), seed, objective)
     return model.state_dict(), result
 
 
@@ -62,20 +67,75 @@ def distance(state: dict[str, Tensor]) -> float:
     return math.sqrt(sum(float((state[name] - start.state_dict()[name]).square().sum()) for name in names))
 
 
-def test_the_proximal_gradient_is_mu_times_the_way_gone() -> None:
-    """Against autograd on mu / 2 * ||w - w0||^2 itself."""
+def test_what_a_method_adds_is_the_gradient_of_its_objective() -> None:
+    """Against autograd on ``<offset, w> + mu / 2 * ||w - w0||^2`` itself; biases have no offset."""
     generator = torch.Generator().manual_seed(2)
-    anchor = [torch.randn(4, 3, generator=generator), torch.randn(5, generator=generator)]
-    weights = [nn.Parameter(one + torch.randn(one.shape, generator=generator)) for one in anchor]
+    layers = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    held = [one.detach().clone() for one in layers.parameters()]
+    offset = {
+        name: torch.randn(one.shape, generator=generator)
+        for name, one in layers.named_parameters()
+        if name.endswith("weight")
+    }
     mu = 0.3
-    penalty = mu / 2 * sum((one - start).square().sum() for one, start in zip(weights, anchor, strict=True))
-    expected = torch.autograd.grad(penalty, weights)
-    task = [torch.randn(one.shape, generator=generator) for one in weights]
-    for one, gradient in zip(weights, task, strict=True):
+    objective = LocalObjective(mu, {name: one.numpy() for name, one in offset.items()})
+    added = AddedGradient(layers, objective)
+    with torch.no_grad():
+        for one in layers.parameters():
+            one.add_(torch.randn(one.shape, generator=generator))
+    named = dict(layers.named_parameters())
+    ways = zip(named.values(), held, strict=True)
+    value = mu / 2 * sum((one - start).square().sum() for one, start in ways)
+    value = value + sum((offset[name] * named[name]).sum() for name in offset)
+    expected = torch.autograd.grad(value, list(named.values()))
+    task = [torch.randn(one.shape, generator=generator) for one in named.values()]
+    for one, gradient in zip(named.values(), task, strict=True):
         one.grad = gradient.clone()
-    add_proximal_gradient(weights, anchor, mu)
-    for one, gradient, tether in zip(weights, task, expected, strict=True):
+    added.apply()
+    for one, gradient, tether in zip(named.values(), task, expected, strict=True):
         torch.testing.assert_close(one.grad, gradient + tether)
+
+
+def test_an_offset_of_another_shape_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"offset of bias has shape \[3\]"):
+        AddedGradient(nn.Linear(3, 4), LocalObjective(offset={"bias": np.zeros(3)}))
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_progress_is_how_far_sgd_goes_along_a_constant_gradient(momentum: float) -> None:
+    """Torch's own optimiser on a gradient of one: the way gone is ||a||_1, whatever the rates."""
+    rates = [0.1, 0.3, 0.2, 0.05, 0.4]
+    weight = nn.Parameter(torch.zeros(1, dtype=torch.float64))
+    optimizer = torch.optim.SGD([weight], lr=1.0, momentum=momentum, nesterov=momentum > 0)
+    for rate in rates:
+        optimizer.param_groups[0]["lr"] = rate
+        weight.grad = torch.ones(1, dtype=torch.float64)
+        optimizer.step()
+    assert -float(weight.detach()) == pytest.approx(
+        accumulated_rate(rates, momentum, nesterov=True), rel=1e-12
+    )
+
+
+def test_a_training_reports_its_progress_and_heads_go_their_factor_further() -> None:
+    """Constant rates after the warm-up of five steps: 0.002 (1 + 2 + 3 + 4 + 5) / 5 + 0.01 (9 - 5)."""
+    plain = {"optimizer": "sgd", "momentum": 0.0, "learning_rate": 0.01, "schedule": "constant"}
+    _, result = trained(local_epochs=3, **plain)
+    assert result.steps == 9
+    assert result.progress == pytest.approx(0.01 * (1 + 2 + 3 + 4 + 5) / 5 + 0.01 * 4)
+    factors = rate_factors(network(dropout=0.2), settings(head_factor=7))
+    assert {name: one for name, one in factors.items() if one != 1.0} == dict.fromkeys(
+        ["triage.weight", "triage.bias", "differentiation.weight", "differentiation.bias"], 7.0
+    )
+
+
+def test_the_initial_loss_is_the_zero_heads_loss() -> None:
+    """Heads at zero and no prior: ln 2 for triage, and ln 3 for what is drawn malignant (0.5 of it)."""
+    model = network()
+    for _, head in model.heads():
+        for parameter in head.parameters():
+            nn.init.zeros_(parameter)
+    found = initial_loss(model, data(), settings(prior_adjustment=False))
+    assert found == pytest.approx(math.log(2) + 0.5 * math.log(3), rel=1e-5)
 
 
 def test_mu_zero_is_fedavgs_training_bit_for_bit() -> None:
@@ -146,7 +206,7 @@ def test_losses_are_means_per_step() -> None:
     """At a learning rate of almost nothing each step sees the start's loss; a step takes the whole set."""
     still = settings(learning_rate=1e-12, batch_size=24)
     result = train_locally(network(), data(), still, Stretch(1, 1), SEED)
-    triage, differential = predict_logits(network(), data().pixels[0], np.arange(24))
+    triage, differential = predict_logits(network(), data().images[0], np.arange(24))
     classes = data().classes
     p = 1 / (1 + np.exp(-triage))
     expected = -np.log(np.where(classes > 0, p, 1 - p)).mean()
@@ -242,7 +302,7 @@ def test_a_small_net_learns_sixteen_images_by_heart(scheme: str) -> None:
     fast = settings(local_epochs=20, learning_rate=0.003)
     first = train_locally(model, small, settings(), Stretch(1, 1), SEED).loss
     last = train_locally(model, small, fast, Stretch(1, 1), SEED).loss
-    triage, differential = predict_logits(model, small.pixels[0], np.arange(16))
+    triage, differential = predict_logits(model, small.images[0], np.arange(16))
     assert roc_auc_score(small.classes > 0, triage) == 1.0
     assert last < first
     if differential is not None:

@@ -54,7 +54,7 @@ def _fresh(path: Path | None, data_root: Path | None, overrides: list[str]) -> R
     if path is None:
         raise ValueError("give a config, such as configs/demo.yaml, or --resume with a run's folder")
     experiment = config.load(path, overrides, data_root)
-    from fedderm.preparation import check_choices
+    from fedderm.combinations import check_choices
     from fedderm.runtime import require_gpus
 
     check_choices(experiment)

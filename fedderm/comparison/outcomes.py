@@ -2,32 +2,28 @@
 
 import json
 import shlex
-import zipfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
-import numpy as np
 import pandas as pd
 import yaml
 from pydantic import ValidationError
 
+from fedderm.comparison.scores import FILE, Model, read_scores
 from fedderm.evaluation.documents import OperatingPoint
 from fedderm.evaluation.lesion_draws import RESAMPLES, Judged
 from fedderm.evaluation.long_format import COLUMNS
 from fedderm.evaluation.scores import Scores
 
 Status = Literal["done", "failed", "waiting"]
-Model = Literal["global", "personal"]
 
 _CELL_COLUMNS: Final = (
     "cell", "arm", "seed", "held_out", "trained", "status", "seconds", "images", "bytes_down", "bytes_up",
     "error",
 )  # fmt: skip
-_ARRAYS: Final = ("lesion", "triage", "truth", "differential")
 FEWEST_RESAMPLES: Final = 1000
 """A comparison without intervals says nothing: what the cells save for theirs, it does not."""
 
@@ -68,7 +64,7 @@ class Cell:
     @cached_property
     def scores(self) -> dict[tuple[str, Model], Scores]:
         """Return the scores of each site's lesions, by site and model."""
-        return _scores(self.path / "scores.npz")
+        return read_scores(self.path / FILE)
 
     def judged(self, site: str, model: Model) -> Judged | None:
         """Return how a model of this cell judged a site's lesions; None where it did not."""
@@ -213,22 +209,6 @@ def _cell(folder: Path, row: dict[Any, Any]) -> Cell:
         )
     except ValueError as error:
         raise _unreadable(folder / "cells.csv", f"cell {row['cell']}: {error}") from error
-
-
-def _scores(path: Path) -> dict[tuple[str, Model], Scores]:
-    found: dict[tuple[str, Model], Scores] = {}
-    try:
-        with np.load(path, allow_pickle=False) as held:
-            for prefix in dict.fromkeys(key.rpartition("/")[0] for key in held.files):
-                site, _, model = prefix.rpartition("/")
-                if model not in get_args(Model):
-                    raise ValueError(f"unknown key {prefix}")
-                arrays = {name: held[f"{prefix}/{name}"] for name in _ARRAYS}
-                kind: Model = "personal" if model == "personal" else "global"
-                found[site, kind] = Scores(**arrays).per_lesion()
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise _unreadable(path, " ".join(str(error).split())) from error
-    return found
 
 
 def _unreadable(path: Path, found: str) -> ValueError:

@@ -193,6 +193,16 @@ class SubgroupGap(Document):
     difference: Estimate
 
 
+class PersonalEvaluation(Document):
+    """What a training site's personal model is worth at that site: never part of a pool."""
+
+    operating_point: OperatingPoint
+    """Of the personal model, from the site's own calibration split."""
+    certificate: Certificate
+    performance: dict[Unit, Performance]
+    """On the test split, at that operating point."""
+
+
 class SiteEvaluation(Document):
     """Everything a site says about the final model: before and after its own recalibration."""
 
@@ -220,6 +230,8 @@ class SiteEvaluation(Document):
     shift: ShiftDiagnosis | None = None
     subgroups: list[Subgroup] = []
     subgroup_gaps: list[SubgroupGap] = []
+    personal: PersonalEvaluation | None = None
+    """Of the site's personal model, where the strategy gives it one; all else here is of the global model."""
 
 
 class FederationEvaluation(Document):

@@ -1,8 +1,9 @@
 """Rows of the long format: site, role, split, round, unit, metric, value, lower, upper, n, positives.
 
 ``split`` names the images: ``test`` (and the federation's operating point), ``test-recalibrated`` (the same
-images at the site's own point), ``test-with-prior`` (each site's log odds
-added), ``whole-site`` (a held-out site's calibration and test splits, federation's point).
+images at the site's own point), ``test-with-prior`` (each site's log odds added), ``whole-site`` (a held-out
+site's calibration and test splits, federation's point), ``test-personal`` (the same images seen by the
+site's personal model: in a round at the federation's point, at the end at that model's own).
 """
 
 from collections.abc import Iterator, Mapping
@@ -31,6 +32,9 @@ POOLS: Final = {
 
 CALIBRATION: Final = "calibration"
 """The key of a site's calibration counts beside those of the pools it is part of."""
+
+PERSONAL: Final = "test-personal"
+"""The split of a site's personal model, which is never pooled."""
 
 COLUMNS: Final = (
     "site",
@@ -66,6 +70,8 @@ class LongRow(TypedDict):
 def long_rows_of_site(found: SiteEvaluation, round_: int | None = None) -> list[LongRow]:
     """Return a site's rows: before, after and, for a held-out site, the whole site."""
     parts = {"test": found.before, "test-recalibrated": found.after, "whole-site": found.whole_site}
+    if found.personal is not None:
+        parts[PERSONAL] = found.personal.performance
     return [
         row
         for split, performances in parts.items()

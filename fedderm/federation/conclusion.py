@@ -63,8 +63,11 @@ def conclude(session: Session, cards: Sequence[SiteCard], arrays: ArrayRecord) -
         f"{name}/{split}": one for name, told in found.items() for split, one in told.by_split().items()
     }
     session.folder.write_evaluation(evaluations, federation, rows, counts)
+    trunk = {} if session.trunk is None else session.trunk.arrays
     session.folder.write_model(
-        messages.from_record(arrays), _description(session, standards, evaluations), standards.arrays()
+        {**trunk, **messages.from_record(arrays)},
+        _description(session, standards, evaluations),
+        standards.arrays(),
     )
 
 
@@ -73,6 +76,7 @@ def _recalibrate(
 ) -> dict[str, _Conclusion]:
     # Training sites are part of the reference: only those that are not need it.
     reference = messages.to_record(standards.arrays())
+    states = session.site_states()
     answers = session.gather(
         "recalibrate",
         messages.RECALIBRATE,
@@ -80,7 +84,13 @@ def _recalibrate(
         arrays,
         _read,
         {card.member.name: reference for card in cards if card.role != "train"},
-        {card.member.name: {"evidence": standards.evidence_for(card).model_dump_json()} for card in cards},
+        {
+            card.member.name: {
+                "evidence": standards.evidence_for(card).model_dump_json(),
+                **states.get(card.member.name, {}),
+            }
+            for card in cards
+        },
         operating_point=standards.point.model_dump_json(),
         views=session.experiment.evaluation.views,
     )
@@ -129,7 +139,7 @@ def _description(
         "model": experiment.model.model_dump(mode="json"),
         "views": experiment.evaluation.views,
         "classes": list(CLASSES),
-        "training_sites": [site.name for site in experiment.sites if site.role == "train"],
+        "training_sites": experiment.trained_at(),
         "federation_point": standards.point.model_dump(mode="json"),
         "evidence": standards.evidence().model_dump(mode="json"),
         "site_points": {name: one.site_point.model_dump(mode="json") for name, one in evaluations.items()},

@@ -1,10 +1,16 @@
-"""A network's state as named NumPy arrays, and back."""
+"""A network's state as named NumPy arrays, and back; which of them are what."""
+
+from collections.abc import Iterator, Mapping
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from fedderm.model.heads import Heads
 from fedderm.weights import Arrays
+from strategies.site_side import Keeps
 
 
 def to_arrays(model: nn.Module) -> Arrays:
@@ -12,13 +18,56 @@ def to_arrays(model: nn.Module) -> Arrays:
     return {name: tensor.detach().cpu().numpy().copy() for name, tensor in model.state_dict().items()}
 
 
-def load_arrays(model: nn.Module, arrays: Arrays) -> None:
-    """Copy ``arrays`` into the model; raises ValueError where names or shapes differ."""
+def load_arrays(
+    model: nn.Module, arrays: Mapping[str, npt.NDArray[np.generic]], *, part: bool = False
+) -> None:
+    """Copy ``arrays`` into the model, all of it or, with ``part``, some of it.
+
+    Raises ValueError where names or shapes differ.
+    """
     state = {
         name: torch.from_numpy(np.require(array, requirements=["C", "W"])) for name, array in arrays.items()
     }
     try:
-        model.load_state_dict(state)
+        _, unknown = model.load_state_dict(state, strict=not part)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
         raise ValueError(f"the weights do not fit the model of the config: {reason}") from error
+    if unknown:
+        raise ValueError(f"the weights do not fit the model of the config: it has no {unknown[0]}")
+
+
+def parameter_arrays(model: nn.Module) -> Arrays:
+    """Return copies of what is trained, without running statistics."""
+    return {name: one.detach().cpu().numpy().copy() for name, one in model.named_parameters()}
+
+
+def statistics_of(model: nn.Module) -> list[str]:
+    """Return the names of floating-point arrays that are not trained: running means and variances."""
+    trained = {name for name, _ in model.named_parameters()}
+    return [
+        name
+        for name, tensor in model.state_dict().items()
+        if name not in trained and tensor.is_floating_point()
+    ]
+
+
+def own_names(model: Heads, keeps: Keeps) -> list[str]:
+    """Return the names of the arrays that a site keeps as its own, found by the type of their module."""
+    if keeps == "heads":
+        return [f"{name}.{key}" for name, head in model.heads() for key in head.state_dict()]
+    return list(_batch_norm_names(model, statistics_only=keeps == "norm-statistics"))
+
+
+def _batch_norm_names(model: nn.Module, *, statistics_only: bool) -> Iterator[str]:
+    for prefix, module in model.named_modules():
+        if isinstance(module, _BatchNorm):
+            chosen = dict(module.named_buffers(recurse=False)) if statistics_only else module.state_dict()
+            yield from (f"{prefix}.{key}" for key in chosen)
+
+
+def features_of(arrays: Arrays) -> int:
+    """Return the number of features that heads take; raises ValueError where there is no triage head."""
+    if "triage.weight" not in arrays or arrays["triage.weight"].ndim != 2:
+        raise ValueError("the weights do not fit the model of the config: they hold no triage head")
+    return int(arrays["triage.weight"].shape[1])

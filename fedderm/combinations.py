@@ -1,0 +1,100 @@
+"""Which strategy goes with which training, model and federation; nonsense is refused with the reason."""
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from fedderm.federation.training import build_strategy
+from fedderm.model.names import check_names
+from fedderm.settings import Experiment
+from fedderm.tracking.tracker import check_tracking
+from strategies.catalogue import site_side
+
+_FEWEST: Final = {"krum": (2, 3), "multikrum": (2, 3), "bulyan": (4, 3)}
+"""Factor a and addend b: f liars are withstood by a f + b sites (Blanchard et al., NeurIPS 2017; El Mhamdi et
+al., ICML 2018)."""
+
+
+def check_choices(experiment: Experiment) -> None:
+    """Raise ValueError for choices that do not exist or do not go together, all told at once.
+
+    Asked before the run has a folder and minutes have gone into its sites.
+    """
+    check_names(experiment.model)
+    build_strategy(experiment.strategy)
+    check_tracking(experiment.tracking)
+    found = list(_objections(experiment))
+    if found:
+        raise ValueError(f"strategy.name: {experiment.strategy.name}: " + "; ".join(found))
+
+
+def _objections(experiment: Experiment) -> Iterator[str]:
+    name, training = experiment.strategy.name, experiment.training
+    side = site_side(name)
+    if experiment.baseline != "none" and name != "fedavg":
+        yield (
+            f"baseline: {experiment.baseline} trains in one place, where there is nothing to aggregate; "
+            "set strategy.name to fedavg"
+        )
+    if side.needs_sgd and training.optimizer != "sgd":
+        yield (
+            f"its mathematics is that of SGD and training.optimizer is {training.optimizer}, whose steps "
+            "are not gradients times a rate; set training.optimizer to sgd"
+        )
+    if side.keeps is not None and training.trunk == "frozen":
+        what = "only heads train" if side.keeps == "heads" else "BatchNorm does not train"
+        whose = "and each site would keep its own: nothing would be shared" if side.keeps == "heads" else ""
+        yield f"with training.trunk: frozen {what} {whose}".strip() + "; set trunk to trained"
+    elif side.keeps in ("norms", "norm-statistics"):
+        yield from _norm_objections(experiment)
+    if name == "fed3r":
+        yield from _fed3r_objections(experiment)
+    yield from _robust_objections(experiment)
+
+
+def _norm_objections(experiment: Experiment) -> Iterator[str]:
+    if experiment.training.norm_statistics == "frozen":
+        yield (
+            "its sites keep BatchNorm statistics of their own and training.norm_statistics: frozen gives "
+            "them none; set it to local"
+        )
+    elif not _has_batch_norm(experiment):
+        yield (
+            f"backbone {experiment.model.backbone} has no BatchNorm layers, so that it would be FedAvg; "
+            "choose fedavg, or a backbone with BatchNorm such as tf_efficientnet_lite0"
+        )
+
+
+def _fed3r_objections(experiment: Experiment) -> Iterator[str]:
+    training, strategy = experiment.training, experiment.strategy
+    if training.trunk != "frozen":
+        yield "it fits heads to features that stay, so set training.trunk: frozen"
+    if experiment.rounds != 1:
+        yield f"its one exchange is not repeated, so set rounds: 1, not {experiment.rounds}"
+    if training.head_start != "none":
+        yield "the head start is that same exchange, so leave training.head_start out"
+    if strategy.fraction < 1 or strategy.quorum < 1:
+        yield "the sums are those of all training sites, so leave strategy.fraction and quorum at 1"
+    if strategy.weighting != "examples":
+        yield "images weigh as often as they are drawn, so set strategy.weighting: examples"
+
+
+def _has_batch_norm(experiment: Experiment) -> bool:
+    from fedderm.model.cascade import Cascade
+    from fedderm.model.state import own_names
+
+    return bool(own_names(Cascade(experiment.model, pretrained=False), "norms"))
+
+
+def _robust_objections(experiment: Experiment) -> Iterator[str]:
+    strategy = experiment.strategy
+    if strategy.name not in _FEWEST:
+        return
+    factor, addend = _FEWEST[strategy.name]
+    given: Any = strategy.parameters.get("num_malicious_nodes", 0)
+    training_sites = sum(site.role == "train" for site in experiment.sites)
+    needed = factor * int(given) + addend
+    if training_sites < needed:
+        yield (
+            f"against {int(given)} lying sites it needs {needed} training sites and there are "
+            f"{training_sites}; lower num_malicious_nodes, or choose fedmedian or fedtrimmedavg"
+        )
