@@ -184,7 +184,8 @@ def test_no_claim_from_few_seeds(tmp_path: Path) -> None:
 
 
 def test_each_site_held_out_in_its_turn(tmp_path: Path) -> None:
-    plan = Plan({"fedavg": Arm(), "scaffold": Arm(gain=0.3, personal=0.5)}, seeds=(1, 2), folds=True)
+    arms = {"fedavg": Arm(), "scaffold": Arm(gain=0.3, personal=0.5), "local": Arm(baseline="local")}
+    plan = Plan(arms, seeds=(1, 2), folds=True)
     results, text = told(plan, tmp_path / "folds")
     assert "at 5 sites, each held out in its turn." in text
     assert {place.role for place in results.models.places} == {"held-out"}
@@ -200,6 +201,19 @@ def test_each_site_held_out_in_its_turn(tmp_path: Path) -> None:
         for seed in plan.seeds
     ]
     assert found.estimate.value == pytest.approx(np.mean(expected))
+
+    # The model of a site that trained alone, in the fold of the site that it is tested at.
+    matrix = {(trained, one.place.name): one.estimate.value for trained, one in results.matrices["local"]}
+    assert matrix["molemax", "molemax"] is None
+    alone = [
+        metrics_of(
+            drawn_scores(plan, "molemax", "local", seed, 0.0, "globalmolemaxvienna"),
+            results.comparison.done[0].point,
+            "binary",
+        )["auc"]
+        for seed in plan.seeds
+    ]
+    assert matrix["vienna", "molemax"] == pytest.approx(np.mean(alone))
 
 
 def test_the_draws_of_a_site_do_not_depend_on_what_else_is_compared(tmp_path: Path) -> None:
