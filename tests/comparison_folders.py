@@ -83,13 +83,17 @@ def _config(plan: Plan) -> dict[str, Any]:
 
 
 def _cells(plan: Plan) -> list[tuple[str, int, str, str]]:
-    training = [name for name, (role, *_) in plan.sites.items() if role == "train"]
+    def training(fold: str) -> list[str]:
+        if fold:
+            return [name for name in plan.sites if name != fold]
+        return [name for name, (role, *_) in plan.sites.items() if role == "train"]
+
     return [
         (arm, seed, fold, trained)
         for seed in plan.seeds
         for fold in (plan.sites if plan.folds else [""])
         for arm, made in plan.arms.items()
-        for trained in (training if made.baseline == "local" else [""])
+        for trained in (training(fold) if made.baseline == "local" else [""])
     ]
 
 

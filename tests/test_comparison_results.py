@@ -184,7 +184,8 @@ def test_no_claim_from_few_seeds(tmp_path: Path) -> None:
 
 
 def test_each_site_held_out_in_its_turn(tmp_path: Path) -> None:
-    plan = Plan({"fedavg": Arm(), "scaffold": Arm(gain=0.3, personal=0.5)}, seeds=(1, 2), folds=True)
+    arms = {"fedavg": Arm(), "scaffold": Arm(gain=0.3, personal=0.5), "local": Arm(baseline="local")}
+    plan = Plan(arms, seeds=(1, 2), folds=True)
     results, text = told(plan, tmp_path / "folds")
     assert "at 5 sites, each held out in its turn." in text
     assert {place.role for place in results.models.places} == {"held-out"}
@@ -200,6 +201,19 @@ def test_each_site_held_out_in_its_turn(tmp_path: Path) -> None:
         for seed in plan.seeds
     ]
     assert found.estimate.value == pytest.approx(np.mean(expected))
+
+    # The model of a site that trained alone, in the fold of the site that it is tested at.
+    matrix = {(trained, one.place.name): one.estimate.value for trained, one in results.matrices["local"]}
+    assert matrix["molemax", "molemax"] is None
+    alone = [
+        metrics_of(
+            drawn_scores(plan, "molemax", "local", seed, 0.0, "globalmolemaxvienna"),
+            results.comparison.done[0].point,
+            "binary",
+        )["auc"]
+        for seed in plan.seeds
+    ]
+    assert matrix["vienna", "molemax"] == pytest.approx(np.mean(alone))
 
 
 def test_the_draws_of_a_site_do_not_depend_on_what_else_is_compared(tmp_path: Path) -> None:
@@ -219,6 +233,16 @@ def test_a_reference_without_a_finished_cell_leaves_the_means(tmp_path: Path) ->
     assert results.models.differences == []
     assert results.models.arms == ["fedprox"]
     assert "1 has failed; fedavg has no finished cell." in text
+
+
+def test_one_arm_alone_has_means_and_nothing_else(tmp_path: Path) -> None:
+    path = write_comparison(tmp_path / "c", Plan({"fedavg": Arm()}, seeds=(1, 2)))
+    page = build_comparison(path).read_text(encoding="utf-8")
+    assert "fedavg alone was run, with 2 seeds of training" in summary_lines(path)[0]
+    names = {file.stem for file in (path / "results").glob("*.csv")}
+    assert names == {"summary", "worst", "cost", "convergence"}
+    assert 'id="differences"' not in page
+    assert 'id="ranks"' not in page
 
 
 @pytest.mark.parametrize(

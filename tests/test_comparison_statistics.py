@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.stats import t, ttest_1samp, ttest_rel
+from scipy.stats import f, t, ttest_1samp, ttest_rel
 
 from fedderm.evaluation.arm_ranks import arm_ranks, share_of_worst
 from fedderm.evaluation.arms import MEAN, WORST, arm_differences, arm_means, places_of
@@ -92,6 +92,27 @@ def test_the_error_is_that_of_obuchowski_and_rockette() -> None:
     assert upper - lower == pytest.approx(2 * t.ppf(0.975, found.degrees) * sqrt(10))
     # Values closer than single lesions alone make them: the error is that of the lesions, 1 + 1.5 / 2.
     assert mean_over_seeds(np.array([0.0, 0.1]), replicates, 11).error == pytest.approx(sqrt(1 + 1.5 / 2))
+
+
+def test_it_is_the_f_test_of_a_study_with_two_modalities() -> None:
+    """Obuchowski and Rockette's F with Hillis' freedom, from mean squares and covariances: F = t squared."""
+    rng, seeds = np.random.default_rng(8), 5
+    shared, own = rng.normal(0, 0.02, (2, 1, 3000)), rng.normal(0, 0.01, (2, seeds, 3000))
+    values, replicates = rng.normal([[0.8], [0.85]], 0.03, (2, seeds)), shared + own
+    of_arm, of_seed = values.mean(axis=1, keepdims=True), values.mean(axis=0, keepdims=True)
+    treatment = seeds * ((of_arm - values.mean()) ** 2).sum()
+    interaction = ((values - of_arm - of_seed + values.mean()) ** 2).sum() / (seeds - 1)
+    covariance = np.cov(replicates.reshape(2 * seeds, -1)).reshape(2, seeds, 2, seeds)
+    other = ~np.eye(seeds, dtype=bool)
+    second = np.mean([covariance[arm, :, arm][other] for arm in (0, 1)])
+    third = np.mean([covariance[0, :, 1][other], covariance[1, :, 0][other]])
+    error = interaction + seeds * (second - third)
+    degrees = error**2 / (interaction**2 / (seeds - 1))
+    found = mean_over_seeds(values[1] - values[0], replicates[1] - replicates[0], 10**9)
+    assert found.error is not None
+    assert (found.value / found.error) ** 2 == pytest.approx(treatment / error)
+    assert found.degrees == pytest.approx(degrees)
+    assert found.p_value() == pytest.approx(f.sf(treatment / error, 1, degrees))
 
 
 def test_without_variance_of_lesions_it_is_the_t_test_over_seeds() -> None:

@@ -45,10 +45,13 @@ def _what(results: Results) -> str:
     if comparison.left_out_in_turn:
         sites = f"{plural(len(roles), 'site')}, each held out in its turn"
     seeds = plural(len(comparison.seeds), "seed")
-    compared = (
-        f"{plural(others, 'arm')} {'is' if others == 1 else 'are'} compared with {comparison.reference}"
+    if others == 0:
+        return f"{listing(arms)} alone was run, with {seeds} of training, at {sites}: nothing is compared."
+    are = "is" if others == 1 else "are"
+    return (
+        f"{plural(others, 'arm')} {are} compared with {comparison.reference}, with {seeds} of training, at "
+        f"{sites}. Differences are of AUC by lesion, with 95{NBSP}% intervals."
     )
-    return f"{compared}, with {seeds} of training, at {sites}."
 
 
 def _missing(results: Results) -> list[str]:

@@ -178,12 +178,16 @@ def _arm(cell: Cell) -> str:
 
 
 def _matrix(comparison: Comparison, arm: str) -> list[tuple[str, ArmMean]]:
-    """Return the mean AUC, at every site, of the model of each site that trained alone."""
+    """Return the mean AUC, at every site, of the model of each site that trained alone.
+
+    Where sites are held out in turn a site is told by the models of its own fold, to which it gave nothing.
+    """
     cells = list(comparison.cells_of(arm))
     trained = [site for site in comparison.roles if any(cell.trained == site for cell in cells)]
     found = []
     for site, role in comparison.roles.items():
-        judged = _judged(cells, site, lambda cell: cell.trained)
+        there = [cell for cell in cells if not comparison.left_out_in_turn or cell.held_out == site]
+        judged = _judged(there, site, lambda cell: cell.trained)
         if judged:
             drawn = _drawn(comparison, site, judged, trained, ["auc"])
             means = arm_means([Place(site, role, (drawn,))], ["auc"], trained)

@@ -100,12 +100,14 @@ class _Sorted:
         positive = scores.positive[order]
         self._positive, self._negative = order[positive], order[~positive]
         self._sides = scores.triage[self._positive], scores.triage[self._negative]
-        self._statistics = row_statistics(scores, judged.point, "binary")
+        self._statistics = (
+            None if tuple(metrics) == ("auc",) else row_statistics(scores, judged.point, "binary")
+        )
 
     def metrics(self, weights: Floats) -> dict[str, Floats]:
         """Return the metrics, each ``(b,)``, for ``(b, L)`` weights."""
         found = {"auc": auc(*self._sides, weights[:, self._positive], weights[:, self._negative])}
-        if any(name != "auc" for name in self._metrics):
+        if self._statistics is not None:
             found |= summarise(weights @ self._statistics, "binary")
         return {name: found[name] for name in self._metrics}
 

@@ -43,8 +43,8 @@ class Block:
 
     title: str
     role: str
-    heads: list[tuple[str, str]]
-    """(name, what stands under it) of each column."""
+    heads: list[tuple[str, list[str]]]
+    """(name, lines under it) of each column."""
     rows: list[Row]
 
 
@@ -139,12 +139,12 @@ def _title(role: str) -> str:
     return "Held-out sites" if role == "held-out" else "Training sites"
 
 
-def _head(place: Place) -> tuple[str, str]:
+def _head(place: Place) -> tuple[str, list[str]]:
     if place.name == MEAN:
-        return "Mean", f"of {plural(len(place.draws), 'site')}"
+        return "Mean", [f"of {plural(len(place.draws), 'site')}"]
     if place.name == WORST:
-        return "Worst site", "lowest mean"
-    return place.name, f"{place.lesions:,} lesions, {place.malignant:,} malignant"
+        return "Worst site", ["lowest mean"]
+    return place.name, [f"{place.lesions:,} lesions", f"{place.malignant:,} malignant"]
 
 
 def _value(statistics: Statistics, results: Results, arm: str, place: Place, metric: str) -> Told:
