@@ -1,5 +1,8 @@
 """Fixtures shared by all tests."""
 
+import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -7,6 +10,7 @@ import pytest
 
 if TYPE_CHECKING:
     from federations import AppGrid
+    from flower_processes import Flower
 
     from fedderm.runs import RunFolder
 
@@ -33,3 +37,15 @@ def finished(root: Path) -> "tuple[RunFolder, AppGrid]":
 
     folder = new_run(root)
     return folder, run_in_memory(folder)
+
+
+@pytest.fixture
+def flower() -> "Iterator[Flower]":
+    """Yield Flower's command line in a folder whose path is short enough for sockets; ends its processes."""
+    from flower_processes import Flower
+
+    folder = Path(tempfile.mkdtemp(prefix="fw", dir="/tmp"))
+    flower = Flower(folder)
+    yield flower
+    flower.kill()
+    shutil.rmtree(folder, ignore_errors=True)

@@ -4,23 +4,20 @@ import io
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
-import tempfile
-import time
-import urllib.request
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from federations import new_run, only_run, run_in_memory, same, weights, write_config
+from flower_processes import Flower
 from flwr.cli.build import build_fab_from_disk
 
 ROOT = Path(__file__).resolve().parents[1]
 NODES = "num-supernodes=3 client-resources-num-cpus=1"
+SIMULATION = ("--federation-config", NODES)
 
 
 LEFT_OUT = (".*", "__pycache__", "runs", "*.egg-info", "build")
@@ -79,105 +76,6 @@ def test_the_unpacked_bundle_works_by_itself(bundle: zipfile.ZipFile, tmp_path: 
     assert done.returncode == 0, done.stderr
 
 
-class Flower:
-    """Flower's command line with a home, a port and a Ray folder of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        self.home = folder / "home"
-        self.home.mkdir()
-        self.port = free_port()
-        self.environment = {
-            **os.environ,
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "FLWR_HOME": str(self.home),
-            "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(self.port),
-            "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-            "FLWR_DISABLE_UPDATE_CHECK": "1",
-            "FLWR_TELEMETRY_ENABLED": "0",
-            "RAY_USAGE_STATS_ENABLED": "0",
-            "RAY_TMPDIR": str(folder),
-        }
-        self.connect(":local:")
-
-    def connect(self, address: str) -> None:
-        """Name the SuperLink that ``flwr run`` uses; ``:local:`` is one that it starts itself."""
-        lines = ["[superlink]", 'default = "local"', "[superlink.local]", f'address = "{address}"']
-        if address != ":local:":
-            lines.append("insecure = true")
-        (self.home / "config.toml").write_text("\n".join(lines))
-
-    def start(self) -> subprocess.Popen[bytes]:
-        """Start a SuperLink and return once it answers; ``flwr run`` itself waits only 15 s for it."""
-        where = ["--host", "127.0.0.1", "--port", str(self.port)]
-        process = subprocess.Popen(
-            ["flower-superlink", "--insecure", "--simulation", "--isolation", "subprocess", *where],
-            env=self.environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        end = time.monotonic() + 120
-        while True:
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=5).close()
-                break
-            except OSError:
-                if process.poll() is not None or time.monotonic() > end:
-                    pytest.fail(f"the SuperLink did not start (exit code {process.poll()})")
-                time.sleep(0.2)
-        self.connect(f"127.0.0.1:{self.port}")
-        return process
-
-    def run(self, app: Path, config: str) -> subprocess.CompletedProcess[str]:
-        """Run the app with ``config`` as its run config, and return when it has ended."""
-        options = ["--federation-config", NODES, "--run-config", config, "--stream"]
-        return subprocess.run(
-            ["flwr", "run", str(app), *options],
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=600,
-        )
-
-    def processes(self) -> dict[int, str]:
-        """Return the command lines of the processes that inherited this home, by id."""
-        found = {}
-        mark = f"FLWR_HOME={self.home}".encode()
-        for process in Path("/proc").glob("[0-9]*"):
-            try:
-                if mark in (process / "environ").read_bytes().split(b"\0"):
-                    found[int(process.name)] = (
-                        (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-                    )
-            except OSError:
-                continue
-        return {pid: line for pid, line in found.items() if line}
-
-    def gone(self, within_s: float) -> bool:
-        end = time.monotonic() + within_s
-        while self.processes():
-            if time.monotonic() > end:
-                return False
-            time.sleep(0.2)
-        return True
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as one:
-        return int(one.getsockname()[1])
-
-
-@pytest.fixture
-def flower() -> Iterator[Flower]:
-    """Ray's sockets need a short path, which pytest's own folders have not."""
-    folder = Path(tempfile.mkdtemp(prefix="fw", dir="/tmp"))
-    flower = Flower(folder)
-    yield flower
-    for pid in flower.processes():
-        os.kill(pid, signal.SIGKILL)
-    shutil.rmtree(folder, ignore_errors=True)
-
-
 @pytest.mark.slow
 def test_flwr_run_gives_the_weights_of_fedderm_run_and_leaves_nothing_when_stopped(
     flower: Flower, clone: Path, tmp_path: Path
@@ -186,8 +84,8 @@ def test_flwr_run_gives_the_weights_of_fedderm_run_and_leaves_nothing_when_stopp
     run_in_memory(reference)
     # Ray's workers import torch only now, all at once: on a busy machine that may take minutes.
     config = write_config(tmp_path, rounds=1, strategy={"deadline": 500.0})
-    superlink = flower.start()
-    done = flower.run(clone, f'config="{config}"')
+    superlink = flower.start("--simulation")
+    done = flower.run(clone, f'config="{config}"', *SIMULATION)
     told = done.stdout + done.stderr
     assert done.returncode == 0, told
     run = only_run(tmp_path)
@@ -196,7 +94,7 @@ def test_flwr_run_gives_the_weights_of_fedderm_run_and_leaves_nothing_when_stopp
     assert (run / "report.html").stat().st_size > 50_000
     assert f"report: {run / 'report.html'}" in told
 
-    wrong = flower.run(clone, 'config="no-such.yaml"')
+    wrong = flower.run(clone, 'config="no-such.yaml"', *SIMULATION)
     assert "no-such.yaml: cannot be read" in wrong.stdout + wrong.stderr
 
     superlink.terminate()
@@ -207,7 +105,7 @@ def test_flwr_run_gives_the_weights_of_fedderm_run_and_leaves_nothing_when_stopp
 @pytest.mark.slow
 def test_a_port_in_use_is_told_and_does_not_hang(flower: Flower, clone: Path) -> None:
     with socket.create_server(("127.0.0.1", flower.port)):
-        done = flower.run(clone, 'config="configs/demo.yaml"')
+        done = flower.run(clone, 'config="configs/demo.yaml"', *SIMULATION)
     assert done.returncode != 0
     assert "Failed to start local SuperLink" in done.stdout + done.stderr
     assert flower.gone(30), flower.processes()

@@ -232,6 +232,20 @@ def test_a_disk_that_has_room_again_at_the_end_holds_all_rounds(root: Path, refe
     assert without_clock(event_curves(folder.path)) == without_clock(event_curves(reference.path))
 
 
+def test_a_full_disk_loses_no_round_and_is_told_once(root: Path, reference: RunFolder) -> None:
+    """The first file cannot be written; by the run's end there is room, and all rounds are shown."""
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    folder, notes = new_run(root, **LONG), Notes()
+    (folder.path / "tensorboard").mkdir()
+    (folder.path / "tensorboard" / f".next.{os.getpid()}").symlink_to("/dev/full")
+    run_in_memory(folder, notes=notes)
+    (told,) = notes.warnings
+    assert "No space left on device" in told
+    assert same(weights(folder.path), weights(reference.path))
+    assert without_clock(event_curves(folder.path)) == without_clock(event_curves(reference.path))
+
+
 def mlflow_client(folder: RunFolder) -> Any:
     from mlflow import MlflowClient
 

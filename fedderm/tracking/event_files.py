@@ -88,7 +88,10 @@ class EventFiles:
         writer.write(Event(wall_time=now, file_version="brain.Event:2").SerializeToString())
         for step, summary in summaries:
             writer.write(Event(wall_time=now, step=step, summary=summary).SerializeToString())
-        write_whole(path, content.getvalue())
+        # By way of another name: TensorBoard reads whatever is called tfevents, a file half written included.
+        ready = self._path / "next"
+        write_whole(ready, content.getvalue())
+        ready.replace(path)
 
 
 def _scalars(points: Sequence[Point]) -> tuple[int, Summary]:
