@@ -14,6 +14,8 @@ from fedderm.preparation import Prepared
 from fedderm.report import build_report
 from fedderm.runs import RunFolder
 from fedderm.settings import Experiment
+from fedderm.tracking.tracker import TrackingObserver
+from fedderm.weights import FrozenTrunk
 
 
 def serve(
@@ -50,27 +52,53 @@ def conduct(
     if folder.read_json("environment.json") is None:
         folder.write_json("environment.json", describe(experiment.seed, folder.since))
     traffic = Traffic(**folder.state().get("traffic", {}))
-    session = Session(grid, folder, observer, should_stop, salt, given_up, traffic)
-    session.note(stopped=None)
+    trunk, initial = start_of(folder)
+    tracking = TrackingObserver(folder, observer)
+    session = Session(grid, folder, tracking, should_stop, salt, given_up, traffic, trunk)
+    session.note(stopped=None, trunk=trunk and trunk.digest)
+    tracking.begin()
     try:
         cards = roll_call(session)
-        initial = Initial({}, ()) if folder.state()["round"] else initial_model(experiment)
         arrays = run_rounds(session, cards, initial)
         conclude(session, cards, arrays)
+        tracking.conclude()
         folder.finish()
     except ValueError as error:
         session.note(stopped=str(error))  # who was refused and why, for whoever finds the folder later
         raise
     finally:
+        tracking.end()
         folder.end_sitting()
 
 
-def initial_model(experiment: Experiment) -> Initial:
+def start_of(folder: RunFolder) -> tuple[FrozenTrunk | None, Initial]:
+    """Return the frozen trunk, and the first round's model: the whole one, or its heads.
+
+    None for a trunk that is trained; no arrays where rounds have ended. Raises ValueError where the trunk is
+    not the one that the run began with.
+    """
+    experiment, state = folder.experiment, folder.state()
+    if experiment.training.trunk == "trained":
+        return None, Initial({}, ()) if state["round"] else first_model(experiment)
+    from fedderm.model.frozen import frozen_trunk, initial_model
+    from fedderm.model.state import to_arrays
+
+    model = initial_model(experiment.model, experiment.training_seed)
+    trunk = frozen_trunk(model)
+    if state.get("trunk") not in (None, trunk.digest):
+        raise ValueError(
+            f"the frozen trunk is not the one that this run began with ({trunk.digest}, not "
+            f"{state['trunk']}): its weights, or the package they come from, have changed; put them back, "
+            "or start anew"
+        )
+    heads = {name: array for name, array in to_arrays(model).items() if name not in trunk.arrays}
+    return trunk, Initial(heads, ())
+
+
+def first_model(experiment: Experiment) -> Initial:
     """Return the first global model: pretrained trunks where the config says so, heads at zero."""
-    from fedderm.devices import seeded
-    from fedderm.model.cascade import Cascade
+    from fedderm.model.frozen import initial_model
     from fedderm.model.state import statistics_of, to_arrays
 
-    seeded([experiment.training_seed, 0])
-    model = Cascade(experiment.model)
+    model = initial_model(experiment.model, experiment.training_seed)
     return Initial(to_arrays(model), statistics_of(model))

@@ -1,5 +1,6 @@
 """The settings of an experiment: one frozen model a section, each field with its meaning and range."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -101,6 +102,9 @@ class AugmentationSettings(Settings):
 class TrainingSettings(Settings):
     """What a training site does in one round."""
 
+    trunk: Literal["trained", "frozen"] = "trained"
+    """frozen: only the heads are trained and sent. Every site computes the trunk's features once and keeps
+    them on its disk; the one augmentation left is mirroring."""
     head_start: Literal["none", "ridge"] = "none"
     """ridge: before the first round the heads are fitted to the trunk's features in closed form, in one
     exchange."""
@@ -155,6 +159,15 @@ class TrainingSettings(Settings):
             raise ValueError("local_steps stands in place of local_epochs; give one of the two")
         return self
 
+    @model_validator(mode="after")
+    def _frozen_means_frozen(self) -> Self:
+        if self.trunk == "frozen" and self.norm_statistics == "local":
+            raise ValueError(
+                "norm_statistics: local changes the trunk's BatchNorm layers, and trunk: frozen computes its "
+                "features once; remove one of the two"
+            )
+        return self
+
 
 class EvaluationSettings(Settings):
     """What is measured, and what a threshold must hold."""
@@ -171,6 +184,24 @@ class EvaluationSettings(Settings):
     """Test-time augmentation: the image, its mirror images and half turn; mean logit. Rounds use one view."""
     every: Annotated[int, Field(ge=1)] = 1
     """Evaluate all sites each so many rounds; the last round always."""
+
+
+class TrackingSettings(Settings):
+    """Where a run's tables are shown while it goes on; they are in its folder in any case."""
+
+    tensorboard: bool = True
+    """Event files in the run's folder, for TensorBoard."""
+    mlflow: Annotated[str, Field(min_length=1)] | None = None
+    """An MLflow store: a folder, or an address such as http://mlflow.clinic:5000; needs fedderm[mlflow]."""
+
+    @model_validator(mode="after")
+    def _no_password(self) -> Self:
+        if self.mlflow is not None and re.match(r"[a-z0-9+]+://[^/@]*:[^/@]*@", self.mlflow):
+            raise ValueError(
+                "mlflow holds a password, and the config travels to every site; leave it out and set "
+                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+            )
+        return self
 
 
 class Experiment(Settings):
@@ -194,6 +225,7 @@ class Experiment(Settings):
     training: TrainingSettings = TrainingSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     resources: Resources = Resources()
+    tracking: TrackingSettings = TrackingSettings()
     compare: CompareSettings | None = None
     """What `fedderm compare` runs; `fedderm run` takes the experiment as it is."""
     sites: Annotated[list[Site], Field(min_length=1)]
@@ -207,6 +239,11 @@ class Experiment(Settings):
         if self.strategy.average_last > self.rounds:
             raise ValueError(
                 f"strategy.average_last is {self.strategy.average_last} but the run has {self.rounds} rounds"
+            )
+        if self.training.trunk == "frozen" and self.model.pretrained == "hub":
+            raise ValueError(
+                "model.pretrained: hub would have every site fetch the frozen trunk itself; save its weights "
+                "to a file and name that, or take package or none"
             )
         if not any(site.role == "train" for site in self.sites):
             raise ValueError("sites: none has role: train; at least one must train")

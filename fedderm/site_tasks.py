@@ -24,6 +24,7 @@ from fedderm.site_card import site_card
 from fedderm.site_method import SiteMethod, adapt_to
 from fedderm.training import Stretch, train_locally
 from fedderm.trainset import TrainSet, pool
+from sites.catalogue import Site
 from sites.salted import salted_fingerprints
 
 
@@ -54,6 +55,7 @@ def train(message: Message, context: Context) -> Message:
         raise ValueError(f"site {name}: {error}") from error
     beside, told = method.after(before, model, result, stretch.round, experiment.training)
     metrics = {
+        "server-round": stretch.round,
         "num-examples": len(data),
         "steps": result.steps,
         "images": result.images,
@@ -137,8 +139,12 @@ def _reference(message: Message) -> ShiftReference | None:
 
 
 def _site(instruction: Instruction, context: Context) -> LocalSite:
-    site = site_of_node(instruction.experiment, context.node_config)
-    return open_site(instruction.experiment, site, *messages.given_up_images(instruction, site.name))
+    return _opened(instruction, site_of_node(instruction.experiment, context.node_config))
+
+
+def _opened(instruction: Instruction, site: Site) -> LocalSite:
+    salt, given_up = messages.given_up_images(instruction, site.name)
+    return open_site(instruction.experiment, site, salt, given_up, messages.frozen_trunk(instruction))
 
 
 def _effective(instruction: Instruction, site: LocalSite) -> dict[str, float]:
@@ -179,11 +185,7 @@ def _train_set(instruction: Instruction, site: LocalSite, context: Context) -> t
         raise ValueError(
             f"site {site.settings.name}: the pooled baseline is for simulations; it refuses to train"
         )
-    members = [
-        open_site(experiment, one, *messages.given_up_images(instruction, one.name))
-        for one in experiment.sites
-        if one.role == "train"
-    ]
+    members = [_opened(instruction, one) for one in experiment.sites if one.role == "train"]
     # One site's pool is that site: it draws what it would draw in a federation of one.
     name = members[0].settings.name if len(members) == 1 else "(pooled)"
     balanced = experiment.training.source_balanced

@@ -22,6 +22,7 @@ ARRAYS = "arrays"
 CONFIG = "config"
 METRICS = "metrics"
 NUM_EXAMPLES = "num-examples"
+SERVER_ROUND = "server-round"
 LOSS = "loss"
 
 
@@ -61,6 +62,23 @@ def check_train_reply(
     check_arrays(arrays[ARRAYS], expected, member)
     for name, wanted in demands.records.items():
         check_arrays(arrays[name], wanted, member, f"{name}: ")
+
+
+def check_round(content: RecordDict, asked: int, member: Member) -> None:
+    """Return if the reply says that it is for the round that was asked; otherwise raise ReplyRefused.
+
+    A site that was held up, or whose process answers from an earlier model, must not bring an old round's
+    weights into this one: they have the right shapes and are finite.
+    """
+    metrics = records(content, MetricRecord)
+    _require_only(list(metrics), [METRICS], "metric", member)
+    if SERVER_ROUND not in metrics[METRICS]:
+        raise ReplyRefused(
+            f"site {member.name}: its metrics lack {SERVER_ROUND}, so that it may answer an earlier round; "
+            "does it run the same version of fedderm?"
+        )
+    if (found := number(metrics[METRICS], SERVER_ROUND, member)) != asked:
+        raise ReplyRefused(f"site {member.name}: its reply is for round {found:g}; round {asked} was asked")
 
 
 def check_metrics(metrics: MetricRecord, member: Member) -> None:

@@ -13,7 +13,17 @@ from strategies.catalogue import WEIGHT
 from strategies.errors import ReplyRefused
 from strategies.exchange import Member, Reply
 from strategies.fedavg import FEDERATION_WEIGHT
-from strategies.guard import ARRAYS, LOSS, METRICS, NUM_EXAMPLES, Demands, check_train_reply, number
+from strategies.guard import (
+    ARRAYS,
+    LOSS,
+    METRICS,
+    NUM_EXAMPLES,
+    SERVER_ROUND,
+    Demands,
+    check_round,
+    check_train_reply,
+    number,
+)
 from strategies.running_mean import RunningMean
 
 SiteMetrics = dict[str, int | float | list[int] | list[float]]
@@ -28,6 +38,8 @@ class Tally:
     expected: Mapping[str, ArraySpec]
     weights: Mapping[str, float]
     """Site to its weight, for all training sites."""
+    round: int
+    """The round that the replies must be for."""
     demands: Demands = field(default_factory=Demands)
     around: frozenset[str] = frozenset()
     """Floating-point arrays that go around the strategy: their next value is the weighted mean."""
@@ -73,6 +85,7 @@ def _check(reply: Reply, tally: Tally) -> None:
     if reply.message is None:
         raise ReplyRefused(reply.reason or f"site {reply.member.name}: no reply")
     tally.bytes_up += size(reply.message.content)
+    check_round(reply.message.content, tally.round, reply.member)
     check_train_reply(reply.message.content, tally.expected, reply.member, tally.demands)
 
 
@@ -84,7 +97,9 @@ def _accept(reply: Reply, tally: Tally) -> Message:
     received = records(message.content, ArrayRecord)
     arrays = received[ARRAYS]
     metrics = records(message.content, MetricRecord)[METRICS]
-    tally.metrics[reply.member.name] = dict(metrics.items())
+    tally.metrics[reply.member.name] = {
+        name: value for name, value in metrics.items() if name != SERVER_ROUND
+    }
     weight = tally.weights[reply.member.name]
     for name, spec in tally.expected.items():
         if not is_averaged(spec):

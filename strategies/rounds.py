@@ -151,7 +151,7 @@ class _Round:
         demanded = getattr(self.strategy, "reply_records", ())
         numbers = getattr(self.strategy, "reply_metrics", ())
         demands = Demands({name: self.seen() for name in demanded}, tuple(numbers))
-        return Tally(self.expected, self.weights, demands, self.around)
+        return Tally(self.expected, self.weights, self.number, demands, self.around)
 
     def ask(self, requests: Sequence[tuple[Member, RecordDict]]) -> Iterator[Reply]:
         """Send the requests and yield their replies in the same order."""

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, Context, Error, Message, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.app.user_config import UserConfig
 from flwr.clientapp import ClientApp
 from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode
@@ -66,7 +66,7 @@ class MemoryGrid(Grid):
     def _answer(self, node: int, message: Message) -> None:
         app = ClientApp()
         for register in (app.train, app.query, app.evaluate):
-            register()(lambda m, _: Message(self._answers[node](m), reply_to=m))
+            register()(lambda m, _: Message(echoed(self._answers[node](m), m), reply_to=m))
         context = Context(1, node, UserConfig(), RecordDict(), UserConfig())
         try:
             reply = app(message, context)
@@ -91,6 +91,14 @@ class MemoryGrid(Grid):
 
     def send_and_receive(self, *_: object, **__: object) -> Iterable[Message]:
         raise NotImplementedError
+
+
+def echoed(content: RecordDict, message: Message) -> RecordDict:
+    """Return a reply to ``train`` with the round that was asked, unless it says another, as sites do."""
+    asked, metrics = message.content.get("config"), content.get("metrics")
+    if isinstance(asked, ConfigRecord) and isinstance(metrics, MetricRecord) and "server-round" in asked:
+        metrics.setdefault("server-round", int(str(asked["server-round"])))
+    return content
 
 
 def record(**arrays: NDArray[np.generic]) -> ArrayRecord:

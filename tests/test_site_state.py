@@ -175,9 +175,9 @@ def test_a_held_out_site_normalises_with_its_own_images_or_with_the_mean(root: P
 
     folder = method_run(root, "fedbn")
     site = local(folder, 2)
-    from fedderm.serving import initial_model
+    from fedderm.serving import first_model
 
-    arrays = initial_model(folder.experiment).arrays
+    arrays = first_model(folder.experiment).arrays
     model = worker_model(folder.experiment, arrays)
     adapt_to(model, site, folder.experiment)
     norm = next(one for one in model.modules() if isinstance(one, torch.nn.BatchNorm2d))

@@ -42,5 +42,6 @@ def train(message: Message, context: Context) -> Message:
             for name, array in arrays.items()
         }
     )
-    metrics = MetricRecord({"num-examples": 10 * (partition + 1), "loss": 0.5})
+    number = int(str(message.content["config"]["server-round"]))
+    metrics = MetricRecord({"server-round": number, "num-examples": 10 * (partition + 1), "loss": 0.5})
     return Message(RecordDict({"arrays": new, "metrics": metrics}), reply_to=message)

@@ -11,6 +11,7 @@ from fedderm.evaluation.long_format import LongRow
 from fedderm.evaluation.scores import Scores
 from fedderm.federation.session import site_states
 from fedderm.in_process import InProcessGrid
+from fedderm.model.frozen import is_trunk
 from fedderm.node import LocalSite, open_site, worker_model
 from fedderm.runs import RunFolder
 from fedderm.serving import conduct
@@ -43,11 +44,15 @@ def scores_of(folder: RunFolder, job: Job) -> dict[tuple[str, Model], Scores]:
     """
     experiment = folder.experiment
     arrays = read_arrays(folder.path / "model" / "model.safetensors")
+    trunk = folder.state().get("trunk") or ""
+    if trunk:  # frozen: sites have it, and models are the heads
+        arrays = {name: array for name, array in arrays.items() if not is_trunk(name)}
     views, precision = experiment.evaluation.views, experiment.training.precision
     kept = site_states(folder, "-")
     found: dict[tuple[str, Model], Scores] = {}
     for site in experiment.sites:
-        local = open_site(experiment, site, job.salt, frozenset(job.given_up.get(site.name, ())))
+        given_up = frozenset(job.given_up.get(site.name, ()))
+        local = open_site(experiment, site, job.salt, given_up, trunk)
         model = worker_model(experiment, arrays)
         adapt_to(model, local, experiment)
         parts = [local.score(model, split, views, precision).scores for split in _measured(local)]

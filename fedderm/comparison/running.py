@@ -8,7 +8,14 @@ from fedderm.comparison.folder import CellRow, ComparisonFolder
 from fedderm.comparison.job import Job
 from fedderm.comparison.plan import Cell, cells_of, folds_of
 from fedderm.comparison.schedule import CellObserver, Order, run_cells
-from fedderm.preparation import PreparationObserver, Prepared, audit_prepared, load_sites, open_caches
+from fedderm.preparation import (
+    PreparationObserver,
+    Prepared,
+    audit_prepared,
+    cache_features,
+    load_sites,
+    open_caches,
+)
 from fedderm.settings import Experiment
 from sites.errors import OneClassOnly, SiteError
 from sites.giving_way import AuditRefused
@@ -35,6 +42,7 @@ def run_comparison(folder: ComparisonFolder, observer: ComparisonObserver) -> li
     waiting = [cell for cell in cells if cell not in done]
     try:
         prepared = prepare_folds(folder, {cell.held_out for cell in waiting}, observer)
+        _cache_features(waiting, observer)
         orders = _orders(folder, waiting, prepared)
         log_file = folder.path / "workers.log"
         run_cells(orders, folder.experiment.resources, log_file, _Recorder(records, observer))
@@ -58,6 +66,18 @@ def prepare_folds(
         earlier = (folder.run.read_json("audit.json") or {}).get("folds", {})
         folder.run.write_json("audit.json", {"folds": {**earlier, **documents}})
     return found
+
+
+def _cache_features(cells: Sequence[Cell], observer: PreparationObserver) -> None:
+    """Compute the features of every frozen trunk once, before cells ask for them at the same time."""
+    trunks = {
+        (one.model.model_dump_json(), one.training_seed if one.model.pretrained == "none" else None): one
+        for one in (cell.experiment for cell in cells)
+        if one.training.trunk == "frozen"
+    }
+    for experiment in trunks.values():
+        loaded = load_sites(experiment, observer)
+        cache_features(experiment, open_caches(experiment, loaded, observer), observer)
 
 
 def _prepared(federation: Experiment, held_out: str, observer: PreparationObserver) -> Prepared:

@@ -63,8 +63,11 @@ def conclude(session: Session, cards: Sequence[SiteCard], arrays: ArrayRecord) -
         f"{name}/{split}": one for name, told in found.items() for split, one in told.by_split().items()
     }
     session.folder.write_evaluation(evaluations, federation, rows, counts)
+    trunk = {} if session.trunk is None else session.trunk.arrays
     session.folder.write_model(
-        messages.from_record(arrays), _description(session, standards, evaluations), standards.arrays()
+        {**trunk, **messages.from_record(arrays)},
+        _description(session, standards, evaluations),
+        standards.arrays(),
     )
 
 

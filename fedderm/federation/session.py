@@ -12,6 +12,7 @@ from fedderm import messages
 from fedderm.evaluation.long_format import LongRow
 from fedderm.runs import RunFolder
 from fedderm.settings import Experiment
+from fedderm.weights import FrozenTrunk
 from strategies.catalogue import site_side
 from strategies.errors import QuorumLost
 from strategies.exchange import Event, Member, Reply, exchange
@@ -78,6 +79,8 @@ class Session:
     given_up: Mapping[str, Sequence[str]]
     """Site to the salted image ids that it leaves to another site."""
     traffic: Traffic = field(default_factory=Traffic)
+    trunk: FrozenTrunk | None = None
+    """The trunk that sites have of their own and keep as it is; None where it is trained."""
 
     @property
     def experiment(self) -> Experiment:
@@ -164,7 +167,9 @@ class Session:
 
     def config(self, **values: Any) -> Any:
         """Return the config record that every message of this sitting carries."""
-        shared = {"salt": self.salt, "given_up": dict(self.given_up)}
+        shared: dict[str, Any] = {"salt": self.salt, "given_up": dict(self.given_up)}
+        if self.trunk is not None:
+            shared["trunk"] = self.trunk.digest
         return messages.config_record(self.experiment, **shared, **values)
 
 

@@ -12,12 +12,13 @@ from fedderm import messages
 from fedderm.evaluation.counts import Counts
 from fedderm.evaluation.long_format import PERSONAL, LongRow, long_rows_of_counts
 from fedderm.evaluation.recalibration import federation_point
-from fedderm.federation.head_start import start_heads
+from fedderm.federation.head_start import fed3r_round, start_heads
 from fedderm.federation.roll_call import SiteCard, baseline_budget, teaching, training_members
 from fedderm.federation.session import Answers, Session
 from fedderm.settings import StrategySettings
 from fedderm.weights import Arrays
 from strategies.catalogue import build
+from strategies.fed3r import Fed3R
 from strategies.memory import remembered, restore
 from strategies.rounds import RoundResult, RoundSettings, train_round
 
@@ -48,7 +49,7 @@ def run_rounds(session: Session, cards: Sequence[SiteCard], initial: Initial) ->
         session.note(statistics=sorted(initial.statistics), run=secrets.token_hex(8))
     first = initial.arrays
     if not done and experiment.training.head_start == "ridge":
-        first = {**first, **start_heads(session, members, first)}
+        first = {**first, **start_heads(session, members, first).arrays}
     arrays = messages.to_record(folder.latest_arrays() or first)
     round_settings = RoundSettings(
         deadline_s=settings.deadline,
@@ -59,22 +60,23 @@ def run_rounds(session: Session, cards: Sequence[SiteCard], initial: Initial) ->
     )
     for number in range(done + 1, experiment.rounds + 1):
         session.observer.stage(f"round {number}/{experiment.rounds}: train", [one.name for one in members])
-        result = train_round(
-            strategy,
-            session.grid,
-            number,
-            arrays,
-            session.config(**budget),
-            members,
-            round_settings,
-            session.observer.site,
-            session.should_stop,
-            private=session.site_states("-"),
-            statistics=frozenset(folder.state().get("statistics", ())),
-        )
+        if isinstance(strategy, Fed3R):
+            result = fed3r_round(session, members, arrays)
+        else:
+            result = train_round(
+                strategy,
+                session.grid,
+                number,
+                arrays,
+                session.config(**budget),
+                members,
+                round_settings,
+                session.observer.site,
+                session.should_stop,
+                private=session.site_states("-"),
+                statistics=frozenset(folder.state().get("statistics", ())),
+            )
         arrays = result.arrays
-        session.traffic.down += result.bytes_down
-        session.traffic.up += result.bytes_up
         for sentence in result.refused.values():
             session.observer.warn(sentence)
         states = session.site_states(just_now=dict.fromkeys(result.metrics, number))
