@@ -40,8 +40,14 @@ def _objections(experiment: Experiment) -> Iterator[str]:
             f"its mathematics is that of SGD and training.optimizer is {training.optimizer}, whose steps "
             "are not gradients times a rate; set training.optimizer to sgd"
         )
-    if side.keeps in ("norms", "norm-statistics"):
+    if side.keeps is not None and training.trunk == "frozen":
+        what = "only heads train" if side.keeps == "heads" else "BatchNorm does not train"
+        whose = "and each site would keep its own: nothing would be shared" if side.keeps == "heads" else ""
+        yield f"with training.trunk: frozen {what} {whose}".strip() + "; set trunk to trained"
+    elif side.keeps in ("norms", "norm-statistics"):
         yield from _norm_objections(experiment)
+    if name == "fed3r":
+        yield from _fed3r_objections(experiment)
     yield from _robust_objections(experiment)
 
 
@@ -56,6 +62,20 @@ def _norm_objections(experiment: Experiment) -> Iterator[str]:
             f"backbone {experiment.model.backbone} has no BatchNorm layers, so that it would be FedAvg; "
             "choose fedavg, or a backbone with BatchNorm such as tf_efficientnet_lite0"
         )
+
+
+def _fed3r_objections(experiment: Experiment) -> Iterator[str]:
+    training, strategy = experiment.training, experiment.strategy
+    if training.trunk != "frozen":
+        yield "it fits heads to features that stay, so set training.trunk: frozen"
+    if experiment.rounds != 1:
+        yield f"its one exchange is not repeated, so set rounds: 1, not {experiment.rounds}"
+    if training.head_start != "none":
+        yield "the head start is that same exchange, so leave training.head_start out"
+    if strategy.fraction < 1 or strategy.quorum < 1:
+        yield "the sums are those of all training sites, so leave strategy.fraction and quorum at 1"
+    if strategy.weighting != "examples":
+        yield "images weigh as often as they are drawn, so set strategy.weighting: examples"
 
 
 def _has_batch_norm(experiment: Experiment) -> bool:

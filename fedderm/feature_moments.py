@@ -4,13 +4,13 @@ import numpy as np
 import numpy.typing as npt
 
 from fedderm.head_start import Moments, moments, total
-from fedderm.inference import batches, extract_features
-from fedderm.model.cascade import Cascade
+from fedderm.inference import batches, extract_features, side_of
+from fedderm.model.heads import Heads
 from fedderm.trainset import TrainSet
 from sites.diagnoses import CLASSES
 
 
-def feature_moments(model: Cascade, data: TrainSet, precision: str) -> dict[str, npt.NDArray[np.float64]]:
+def feature_moments(model: Heads, data: TrainSet, precision: str) -> dict[str, npt.NDArray[np.float64]]:
     """Return ``gram`` and ``targets`` over all images and, in the cascade, over malignant ones for its
     second head.
 
@@ -18,7 +18,7 @@ def feature_moments(model: Cascade, data: TrainSet, precision: str) -> dict[str,
     """
     of_all: list[Moments] = []
     of_malignant: list[Moments] = []
-    for chosen in batches(np.arange(len(data)), data.pixels[0].shape[1]):
+    for chosen in batches(np.arange(len(data)), side_of(data.images[0])):
         first, last = extract_features(model, data.batch(chosen), precision)
         classes, weights = data.classes[chosen], data.weights[chosen]
         of_all.append(moments(first, np.eye(len(CLASSES))[classes], weights))

@@ -1,4 +1,8 @@
-"""Scores and features of images: batched, without gradients, with test-time views."""
+"""Scores and features of images: batched, without gradients, with test-time views.
+
+Images are given as pixels (N, S, S, 3) uint8, for a whole model, or as a frozen trunk's features (N, V, T, F)
+of their V mirror images, for its heads (fedderm.feature_cache).
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,15 +13,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from fedderm.batches import to_input
 from fedderm.devices import autocast
-from fedderm.model.cascade import Cascade, Logits
-from fedderm.training import to_input
+from fedderm.model.heads import Heads, Logits
 
 BATCH = 256
 """Images at a time, up to ``BATCH_SIDE`` pixels a side; fewer of larger ones, for the sake of memory."""
 BATCH_SIDE = 112
 
-Pixels = npt.NDArray[np.uint8]
+Images = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
 
 
@@ -33,21 +37,20 @@ class ImageScores(NamedTuple):
 
 
 def predict_logits(
-    model: Cascade, pixels: Pixels, rows: npt.NDArray[np.int64], views: int = 1, precision: str = "auto"
+    model: Heads, images: Images, rows: npt.NDArray[np.int64], views: int = 1, precision: str = "auto"
 ) -> tuple[Floats, Floats | None]:
     """Return the triage logits (n,) and the differential logits (n, 3), or None in the binary scheme.
 
-    ``pixels`` (N, S, S, 3) uint8, of which ``rows`` (n,) are read; the logits of ``views`` 1, 2 or 4 mirror
-    images are averaged.
+    ``rows`` (n,) of ``images`` are read; the logits of ``views`` 1, 2 or 4 mirror images are averaged.
     """
-    found = score_images(model, pixels, rows, views, precision)
+    found = score_images(model, images, rows, views, precision)
     return found.triage, found.differential
 
 
 def score_images(
-    model: Cascade, pixels: Pixels, rows: npt.NDArray[np.int64], views: int = 1, precision: str = "auto"
+    model: Heads, images: Images, rows: npt.NDArray[np.int64], views: int = 1, precision: str = "auto"
 ) -> ImageScores:
-    """Return logits and pooled trunk features of ``rows`` (n,) of ``pixels`` (N, S, S, 3) uint8.
+    """Return logits and pooled trunk features of ``rows`` (n,) of ``images``.
 
     Logits and features of ``views`` 1, 2 or 4 mirror images are averaged.
     """
@@ -56,10 +59,9 @@ def score_images(
     triage, differential = [np.empty(0)], [np.empty((0, 3))]
     features = [np.empty((0, model.triage.in_features), np.float32)]
     with torch.inference_mode(), _head_inputs(model) as seen:
-        for chosen in batches(rows, pixels.shape[1]):
-            images = to_input(pixels[chosen], device)
+        for chosen in batches(rows, side_of(images)):
             with autocast(device, precision):
-                logits = _mean([model(view) for view in _views(images, views)])
+                logits = _mean([model(view) for view in views_of(images[chosen], views, device)])
             triage.append(logits.triage.double().cpu().numpy())
             if logits.differential is not None:
                 differential.append(logits.differential.double().cpu().numpy())
@@ -74,7 +76,7 @@ def score_images(
 
 
 @contextmanager
-def _head_inputs(model: Cascade) -> Iterator[list[Tensor]]:
+def _head_inputs(model: Heads) -> Iterator[list[Tensor]]:
     """Collect what the triage head is given, one tensor a view, while the context lasts.
 
     Listening at the head costs nothing; ``model.features`` would be a second pass through the trunk.
@@ -87,6 +89,11 @@ def _head_inputs(model: Cascade) -> Iterator[list[Tensor]]:
         handle.remove()
 
 
+def side_of(images: Images) -> int:
+    """Return the pixels a side that a model works on: 1 for features, which have none."""
+    return images.shape[1] if images.dtype == np.uint8 else 1
+
+
 def batches(rows: npt.NDArray[np.int64], side: int) -> Iterator[npt.NDArray[np.int64]]:
     """Yield ``rows`` (n,) of images of ``side`` pixels in as many parts as memory asks for."""
     size = max(1, min(BATCH, BATCH * BATCH_SIDE**2 // side**2))
@@ -94,16 +101,25 @@ def batches(rows: npt.NDArray[np.int64], side: int) -> Iterator[npt.NDArray[np.i
         yield rows[start : start + size]
 
 
-def extract_features(model: Cascade, pixels: Pixels, precision: str = "auto") -> tuple[Floats, Floats]:
-    """Return what the two heads see of ``pixels`` (n, S, S, 3) uint8, (n, F) each, dropout switched off."""
+def extract_features(model: Heads, images: Images, precision: str = "auto") -> tuple[Floats, Floats]:
+    """Return what the two heads see of ``images``, (n, F) each, not mirrored and without dropout."""
     device = next(model.parameters()).device
     model.eval()
     with torch.inference_mode(), autocast(device, precision):
-        first, last = model.features(to_input(pixels, device))
+        first, last = model.features(next(views_of(images, 1, device)))
     return first.double().cpu().numpy(), last.double().cpu().numpy()
 
 
-def _views(images: Tensor, count: int) -> Iterator[Tensor]:
+def views_of(images: Images, count: int, device: torch.device) -> Iterator[Tensor]:
+    """Yield what a model takes, for each of ``count`` mirror images."""
+    if images.dtype == np.uint8:
+        yield from mirror_images(to_input(images, device), count)
+    else:
+        yield from torch.from_numpy(images[:, :count]).to(device).unbind(dim=1)
+
+
+def mirror_images(images: Tensor, count: int) -> Iterator[Tensor]:
+    """Yield ``images`` (B, 3, H, W), then mirrored left-right, up-down and both; ``count`` in all."""
     flips: tuple[list[int], ...] = ([], [3], [2], [2, 3])
     for dims in flips[:count]:
         yield images.flip(dims) if dims else images

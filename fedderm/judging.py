@@ -23,7 +23,7 @@ from fedderm.evaluation.shift import diagnose
 from fedderm.evaluation.shift_reference import ShiftReference
 from fedderm.evaluation.site_evaluation import evaluate_site
 from fedderm.evaluation.thresholds import positives_needed
-from fedderm.model.cascade import Cascade
+from fedderm.model.heads import Heads
 from fedderm.node import LocalSite, Seen
 from fedderm.settings import Experiment
 from fedderm.site_method import SiteMethod
@@ -51,7 +51,7 @@ class Judged:
 
 
 def judge(
-    site: LocalSite, model: Cascade, experiment: Experiment, frame: Frame, views: int, method: SiteMethod
+    site: LocalSite, model: Heads, experiment: Experiment, frame: Frame, views: int, method: SiteMethod
 ) -> Judged:
     """Return what ``model`` is worth at ``site``, before and after the site's own recalibration.
 
@@ -113,7 +113,7 @@ def _settings(site: LocalSite, experiment: Experiment) -> EvaluationSettings:
 
 
 def _personal(
-    site: LocalSite, model: Cascade, experiment: Experiment, frame: Frame, views: int
+    site: LocalSite, model: Heads, experiment: Experiment, frame: Frame, views: int
 ) -> PersonalEvaluation:
     """Return what the site's personal model is worth at the site, at a threshold of its own."""
     calibration, test = (

@@ -204,3 +204,15 @@ def given_up_images(instruction: Instruction, site: str) -> tuple[str, frozenset
     """Return the salt, and the salted ids of the images that ``site`` leaves to another site."""
     listed = json.loads(str(instruction.values.get("given_up", "{}")))
     return str(instruction.values.get("salt", "")), frozenset(listed.get(site, ()))
+
+
+def frozen_trunk(instruction: Instruction) -> str:
+    """Return the digest of the server's trunk, "" where the trunk is trained.
+
+    Raises ValueError where it is frozen and the message does not tell it.
+    """
+    if instruction.experiment.training.trunk == "trained":
+        return ""
+    if not instruction.values.get("trunk"):
+        raise ValueError("the message does not tell which trunk is frozen; update the server")
+    return str(instruction.values["trunk"])

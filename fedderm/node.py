@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -20,13 +20,15 @@ from fedderm.devices import pick_device, use_threads
 from fedderm.evaluation.documents import SplitSize
 from fedderm.evaluation.scores import Scores
 from fedderm.evaluation.subgroup_levels import age_bands
+from fedderm.feature_cache import CachedSite, open_features
 from fedderm.inference import score_images
 from fedderm.model.cascade import Cascade
-from fedderm.model.state import load_arrays
+from fedderm.model.heads import Heads
+from fedderm.model.state import features_of, load_arrays
 from fedderm.settings import Experiment, ModelSettings, TrainingSettings
-from fedderm.trainset import TrainSet, site_train_set
+from fedderm.trainset import Images, TrainSet, site_train_set
 from fedderm.weights import Arrays
-from sites.cache import open_cache
+from sites.cache import PixelSettings, open_cache
 from sites.catalogue import Site, load_site
 from sites.salted import salted
 from sites.site import SiteSettings
@@ -58,6 +60,21 @@ class LocalSite:
     pixels: npt.NDArray[np.uint8]
     fingerprints: pd.DataFrame
     notes: tuple[str, ...]
+    frozen: CachedSite | None = None
+    """Where features of a frozen trunk are kept; None: models are shown pixels."""
+
+    @cached_property
+    def images(self) -> Images:
+        """Return what a model is shown: pixels, or the frozen trunk's features (N, V, T, F) for its heads.
+
+        Features are computed with the first use. Raises ValueError where this site's trunk is another.
+        """
+        if self.frozen is None:
+            return self.pixels
+        try:
+            return open_features(self.frozen)
+        except ValueError as error:
+            raise ValueError(f"site {self.settings.name}: {error}") from error
 
     def rows(self, split: str) -> npt.NDArray[np.int64]:
         """Return the positions of a split's images."""
@@ -65,16 +82,16 @@ class LocalSite:
 
     def train_set(self, settings: TrainingSettings) -> TrainSet:
         """Return the images this site trains on; raises ValueError naming the site where it cannot."""
-        rows = self.rows("train")
+        rows, images = self.rows("train"), self.images
         try:
-            return site_train_set(self.pixels, rows, self._classes(rows), settings)
+            return site_train_set(images, rows, self._classes(rows), settings)
         except ValueError as error:
             raise ValueError(f"site {self.settings.name}: {error}") from error
 
-    def score(self, model: Cascade, split: str, views: int, precision: str) -> "Seen":
+    def score(self, model: Heads, split: str, views: int, precision: str) -> "Seen":
         """Return the model's scores of a split's images, and the features behind them."""
         rows = self.rows(split)
-        found = score_images(model, self.pixels, rows, views, precision)
+        found = score_images(model, self.images, rows, views, precision)
         named = (
             np.ones(len(rows), np.int64)
             if found.differential is None
@@ -169,37 +186,83 @@ def read_site_file(path: Path) -> Site:
     return site if site.path is None else site.model_copy(update={"path": path.resolve().parent / site.path})
 
 
-def open_site(experiment: Experiment, site: Site, salt: str, given_up: frozenset[str]) -> LocalSite:
-    """Return the site ready for work, without the images whose salted ids it has ``given_up``."""
-    return _open_site(to_json(experiment), site.model_dump_json(), salt, given_up)
+def open_site(
+    experiment: Experiment, site: Site, salt: str, given_up: frozenset[str], trunk: str = ""
+) -> LocalSite:
+    """Return the site ready for work, without the images whose salted ids it has ``given_up``.
+
+    With the digest of a frozen ``trunk``, models are shown that trunk's features.
+    """
+    return _open_site(to_json(experiment), site.model_dump_json(), salt, given_up, trunk)
 
 
 @lru_cache(maxsize=64)
-def _open_site(experiment_json: str, site_json: str, salt: str, given_up: frozenset[str]) -> LocalSite:
+def _open_site(
+    experiment_json: str, site_json: str, salt: str, given_up: frozenset[str], trunk: str
+) -> LocalSite:
     experiment = from_json(experiment_json)
     site = _SITE.validate_json(site_json)
-    data = load_site(site, experiment.data_root, experiment.work_dir, experiment.seed)
-    cache = open_cache(data, experiment.model.pixels(), experiment.work_dir)
+    where = (experiment.data_root, experiment.work_dir)
+    cache = _read(site_json, *where, experiment.seed, experiment.model.pixels(), salt)
     table = cache.table
     if given_up:
         # Emptied, not removed: row i must stay image i of the pixel cache.
         hidden = table["image_id"].astype(str).map(lambda one: salted("image", one, salt)).isin(given_up)
         table = table.assign(split=table["split"].where(~hidden, None))
+    frozen = CachedSite(cache.pixels, cache.identity, experiment, trunk) if trunk else None
+    return LocalSite(site, table, cache.pixels, cache.fingerprints, cache.notes, frozen)
+
+
+class _Cached(NamedTuple):
+    """A site's files as they were read; what an experiment makes of them is in LocalSite."""
+
+    table: pd.DataFrame
+    pixels: npt.NDArray[np.uint8]
+    fingerprints: pd.DataFrame
+    notes: tuple[str, ...]
+    identity: str
+    """Name of the pixel cache's folder."""
+
+
+@lru_cache(maxsize=64)
+def _read(
+    site_json: str,
+    data_root: Path | None,
+    work_dir: Path,
+    seed: int,
+    pixels: PixelSettings,
+    sitting: str,
+) -> _Cached:
+    """Return a site's table and pixels, read once a sitting, of which the salt tells.
+
+    A comparison has a hundred cells over the same sites, and a large table takes seconds to read.
+    """
+    del sitting
+    data = load_site(_SITE.validate_json(site_json), data_root, work_dir, seed)
+    cache = open_cache(data, pixels, work_dir)
     # Without the 4 KB a image that only the simulation's own audit looks at.
     fingerprints = cache.fingerprints[["image_id", "content"]].copy()
-    return LocalSite(site, table, cache.pixels, fingerprints, tuple(data.notes))
+    return _Cached(cache.table, cache.pixels, fingerprints, tuple(data.notes), cache.folder.name)
 
 
 def site_seed(experiment: Experiment, name: str, round_number: int) -> list[int]:
     """Return the seed of a site's randomness in a round: of the site's name, not of its place in a list."""
     digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
-    return [experiment.seed, int.from_bytes(digest, "big"), round_number]
+    return [experiment.training_seed, int.from_bytes(digest, "big"), round_number]
 
 
-def worker_model(experiment: Experiment, arrays: Arrays) -> Cascade:
-    """Return this process's model with ``arrays`` loaded; it is built once, not for every message."""
+def worker_model(experiment: Experiment, arrays: Arrays) -> Heads:
+    """Return this process's model with ``arrays`` loaded: a whole one, or under a frozen trunk its heads.
+
+    A whole model is built once, not for every message.
+    """
     use_threads(experiment.resources.cpus_per_site)
-    model = _build(experiment.model.model_dump_json(), experiment.resources.gpus_per_site)
+    gpus = experiment.resources.gpus_per_site
+    model: Heads
+    if experiment.training.trunk == "frozen":
+        model = Heads(experiment.model, features_of(arrays)).to(pick_device(gpus))
+    else:
+        model = _build(experiment.model.model_dump_json(), gpus)
     load_arrays(model, arrays)
     return model
 

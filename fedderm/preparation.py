@@ -1,6 +1,7 @@
 """Before a simulation trains: load every site, decode its images, and prove that nothing is held twice."""
 
 import io
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -82,7 +83,29 @@ def prepare(experiment: Experiment, folder: RunFolder, observer: PreparationObse
     folder.write_json("audit.json", prepared.document())
     for name, cache in caches.items():
         _write_gallery(folder, name, cache, experiment.seed)
+    if experiment.training.trunk == "frozen":
+        cache_features(experiment, caches, observer)
     return prepared
+
+
+def cache_features(
+    experiment: Experiment, caches: Mapping[str, PixelCache], observer: PreparationObserver
+) -> None:
+    """Compute the frozen trunk's features of all sites where they are not cached, with all CPUs.
+
+    The sites would otherwise do so with their first message, out of sight.
+    """
+    from fedderm.feature_cache import CachedSite, open_features
+    from fedderm.model.frozen import frozen_trunk, initial_model
+
+    trunk = frozen_trunk(initial_model(experiment.model, experiment.training_seed)).digest
+    for name, cache in caches.items():
+
+        def progress(done: int, total: int, name: str = name) -> None:
+            observer.progress(f"{name}: compute features", done, total)
+
+        site = CachedSite(cache.pixels, cache.folder.name, experiment, trunk)
+        open_features(site, progress, threads=len(os.sched_getaffinity(0)))
 
 
 def load_sites(experiment: Experiment, observer: PreparationObserver) -> list[SiteData]:

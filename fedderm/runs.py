@@ -2,8 +2,10 @@
 
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -36,19 +38,14 @@ class RunFolder:
     @classmethod
     def create(cls, experiment: Experiment) -> Self:
         """Return a new folder ``<runs_dir>/<name>/<timestamp>`` with the resolved config."""
-        parent = experiment.runs_dir / experiment.name
-        parent.mkdir(parents=True, exist_ok=True)
-        stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-        for attempt in range(1000):
-            path = parent / (stamp if attempt == 0 else f"{stamp}-{attempt}")
-            try:
-                path.mkdir()
-                break
-            except FileExistsError:
-                continue
+        return cls.create_at(new_folder(experiment), experiment)
+
+    @classmethod
+    def create_at(cls, path: Path, experiment: Experiment) -> Self:
+        """Return the run folder at ``path``, with the resolved config: a cell of a comparison."""
         folder = cls(path.resolve(), experiment)
         for name in ("rounds", "model", "evaluation", "gallery"):
-            (folder.path / name).mkdir()
+            (folder.path / name).mkdir(parents=True, exist_ok=True)
         folder.write_text("config.yaml", config.dump(experiment))
         return folder
 
@@ -217,6 +214,19 @@ class RunFolder:
             f"{self.path / name}: is damaged ({found}); copy the run's folder again, or start the experiment "
             "anew"
         )
+
+
+def new_folder(experiment: Experiment) -> Path:
+    """Return a new, empty folder ``<runs_dir>/<name>/<timestamp>``, the time in UTC."""
+    parent = experiment.runs_dir / experiment.name
+    parent.mkdir(parents=True, exist_ok=True)
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    for attempt in count():
+        path = parent / (stamp if attempt == 0 else f"{stamp}-{attempt}")
+        with suppress(FileExistsError):
+            path.mkdir()
+            return path.resolve()
+    raise AssertionError("counting never ends")
 
 
 class _Entry(BaseModel):

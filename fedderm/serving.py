@@ -1,7 +1,7 @@
 """One sitting of a run at the server, the same for `fedderm run` and `flwr run .`."""
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 from flwr.serverapp import Grid
 
@@ -15,6 +15,7 @@ from fedderm.report import build_report
 from fedderm.runs import RunFolder
 from fedderm.settings import Experiment
 from fedderm.tracking.tracker import TrackingObserver
+from fedderm.weights import FrozenTrunk
 
 
 def serve(
@@ -29,19 +30,35 @@ def serve(
     ``prepared`` is what was found out about simulated sites beforehand; None where sites are elsewhere and
     the server knows what their cards say.
     """
+    salt = secrets.token_hex(16)
+    given_up = {} if prepared is None else prepared.given_up(salt)
+    conduct(grid, folder, observer, salt, given_up, should_stop)
+    build_report(folder.path)
+
+
+def conduct(
+    grid: Grid,
+    folder: RunFolder,
+    observer: Observer,
+    salt: str,
+    given_up: Mapping[str, Sequence[str]],
+    should_stop: Callable[[], bool] = lambda: False,
+) -> None:
+    """Train, evaluate and recalibrate, without a report; what an earlier sitting finished is kept.
+
+    ``given_up``: site to the ids, salted with ``salt``, of images that it leaves to another site or split.
+    """
     experiment = folder.experiment
     if folder.read_json("environment.json") is None:
         folder.write_json("environment.json", describe(experiment.seed, folder.since))
-    salt = secrets.token_hex(16)
-    given_up = {} if prepared is None else prepared.given_up(salt)
     traffic = Traffic(**folder.state().get("traffic", {}))
+    trunk, initial = start_of(folder)
     tracking = TrackingObserver(folder, observer)
-    session = Session(grid, folder, tracking, should_stop, salt, given_up, traffic)
-    session.note(stopped=None)
+    session = Session(grid, folder, tracking, should_stop, salt, given_up, traffic, trunk)
+    session.note(stopped=None, trunk=trunk and trunk.digest)
     tracking.begin()
     try:
         cards = roll_call(session)
-        initial = Initial({}, ()) if folder.state()["round"] else initial_model(experiment)
         arrays = run_rounds(session, cards, initial)
         conclude(session, cards, arrays)
         tracking.conclude()
@@ -52,15 +69,36 @@ def serve(
     finally:
         tracking.end()
         folder.end_sitting()
-    build_report(folder.path)
 
 
-def initial_model(experiment: Experiment) -> Initial:
+def start_of(folder: RunFolder) -> tuple[FrozenTrunk | None, Initial]:
+    """Return the frozen trunk, and the first round's model: the whole one, or its heads.
+
+    None for a trunk that is trained; no arrays where rounds have ended. Raises ValueError where the trunk is
+    not the one that the run began with.
+    """
+    experiment, state = folder.experiment, folder.state()
+    if experiment.training.trunk == "trained":
+        return None, Initial({}, ()) if state["round"] else first_model(experiment)
+    from fedderm.model.frozen import frozen_trunk, initial_model
+    from fedderm.model.state import to_arrays
+
+    model = initial_model(experiment.model, experiment.training_seed)
+    trunk = frozen_trunk(model)
+    if state.get("trunk") not in (None, trunk.digest):
+        raise ValueError(
+            f"the frozen trunk is not the one that this run began with ({trunk.digest}, not "
+            f"{state['trunk']}): its weights, or the package they come from, have changed; put them back, "
+            "or start anew"
+        )
+    heads = {name: array for name, array in to_arrays(model).items() if name not in trunk.arrays}
+    return trunk, Initial(heads, ())
+
+
+def first_model(experiment: Experiment) -> Initial:
     """Return the first global model: pretrained trunks where the config says so, heads at zero."""
-    from fedderm.devices import seeded
-    from fedderm.model.cascade import Cascade
+    from fedderm.model.frozen import initial_model
     from fedderm.model.state import statistics_of, to_arrays
 
-    seeded([experiment.seed, 0])
-    model = Cascade(experiment.model)
+    model = initial_model(experiment.model, experiment.training_seed)
     return Initial(to_arrays(model), statistics_of(model))

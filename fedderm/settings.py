@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from fedderm.compare_settings import CompareSettings
+from fedderm.config_sentences import nearest
 from fedderm.runtime import Resources
 from sites.cache import PixelSettings
 from sites.catalogue import Site
@@ -100,6 +102,9 @@ class AugmentationSettings(Settings):
 class TrainingSettings(Settings):
     """What a training site does in one round."""
 
+    trunk: Literal["trained", "frozen"] = "trained"
+    """frozen: only the heads are trained and sent. Every site computes the trunk's features once and keeps
+    them on its disk; the one augmentation left is mirroring."""
     head_start: Literal["none", "ridge"] = "none"
     """ridge: before the first round the heads are fitted to the trunk's features in closed form, in one
     exchange."""
@@ -108,8 +113,13 @@ class TrainingSettings(Settings):
     local_epochs: Positive | None = 1.0
     """Passes over the site's training images a round; fractions allowed."""
     local_steps: Annotated[int, Field(ge=1)] | None = None
-    """In place of passes: this many batches a round at every site, however many images it has. The pooled
-    baseline then draws every site's images as often as another's."""
+    """In place of passes: this many batches a round at every site, however many images it has."""
+    source_balanced: bool | None = None
+    """The pooled baseline draws as many images of each site as of another. None: with local_steps, as the
+    sites then do; with passes it draws every image as often as another."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] | None = None
+    """Of initial weights, draws and dropout; None: the experiment's. Splits, simulated centres and intervals
+    always have the experiment's."""
     batch_size: Annotated[int, Field(ge=1)] = 32
     optimizer: Literal["adamw", "sgd"] = "adamw"
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
@@ -147,6 +157,15 @@ class TrainingSettings(Settings):
     def _passes_or_steps(self) -> Self:
         if (self.local_epochs is None) == (self.local_steps is None):
             raise ValueError("local_steps stands in place of local_epochs; give one of the two")
+        return self
+
+    @model_validator(mode="after")
+    def _frozen_means_frozen(self) -> Self:
+        if self.trunk == "frozen" and self.norm_statistics == "local":
+            raise ValueError(
+                "norm_statistics: local changes the trunk's BatchNorm layers, and trunk: frozen computes its "
+                "features once; remove one of the two"
+            )
         return self
 
 
@@ -196,14 +215,19 @@ class Experiment(Settings):
     work_dir: Path = Path(".fedderm")
     """Pixel caches and rendered simulated centres; may be deleted at any time."""
     runs_dir: Path = Path("runs")
-    baseline: Literal["none", "pooled"] = "none"
-    """pooled: the training sites' images in one place, same budget; needs them all on this machine."""
+    baseline: Literal["none", "pooled", "local"] = "none"
+    """pooled: the training sites' images in one place; needs them all on this machine. local: baseline_site
+    trains alone. Both with the whole federation's budget of image updates."""
+    baseline_site: str | None = None
+    """The training site that trains alone with baseline: local; all sites are evaluated."""
     strategy: StrategySettings = StrategySettings()
     model: ModelSettings = ModelSettings()
     training: TrainingSettings = TrainingSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     resources: Resources = Resources()
     tracking: TrackingSettings = TrackingSettings()
+    compare: CompareSettings | None = None
+    """What `fedderm compare` runs; `fedderm run` takes the experiment as it is."""
     sites: Annotated[list[Site], Field(min_length=1)]
 
     @model_validator(mode="after")
@@ -216,6 +240,11 @@ class Experiment(Settings):
             raise ValueError(
                 f"strategy.average_last is {self.strategy.average_last} but the run has {self.rounds} rounds"
             )
+        if self.training.trunk == "frozen" and self.model.pretrained == "hub":
+            raise ValueError(
+                "model.pretrained: hub would have every site fetch the frozen trunk itself; save its weights "
+                "to a file and name that, or take package or none"
+            )
         if not any(site.role == "train" for site in self.sites):
             raise ValueError("sites: none has role: train; at least one must train")
         for site in self.sites:
@@ -225,3 +254,35 @@ class Experiment(Settings):
                     f"sites.{site.name}.gives_way_to names {unknown[0]}, which is no site of this experiment"
                 )
         return self
+
+    @model_validator(mode="after")
+    def _the_local_baseline_has_its_site(self) -> Self:
+        if self.baseline != "local":
+            if self.baseline_site is not None:
+                raise ValueError("baseline_site belongs to baseline: local; set it or remove baseline_site")
+            return self
+        training = [site.name for site in self.sites if site.role == "train"]
+        if self.baseline_site is None:
+            raise ValueError(
+                f"baseline_site: baseline: local needs the site that trains alone; name one of "
+                f"{', '.join(training)}"
+            )
+        if self.baseline_site not in training:
+            listed = any(site.name == self.baseline_site for site in self.sites)
+            why = "is held out and cannot train" if listed else "is no site of this experiment"
+            raise ValueError(
+                f"baseline_site: {self.baseline_site} {why}; name one of {', '.join(training)}"
+                f"{nearest(self.baseline_site, training)}"
+            )
+        return self
+
+    @property
+    def training_seed(self) -> int:
+        """Return the seed of all that training draws, initial weights included."""
+        return self.seed if self.training.seed is None else self.training.seed
+
+    def trained_at(self) -> list[str]:
+        """Return the sites whose images the model learns from: the training sites, or the local baseline's
+        one."""
+        training = [site.name for site in self.sites if site.role == "train"]
+        return training if self.baseline_site is None else [self.baseline_site]

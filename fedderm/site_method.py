@@ -9,13 +9,14 @@ import numpy.typing as npt
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from fedderm.batches import to_input
 from fedderm.inference import batches
-from fedderm.model.cascade import Cascade
+from fedderm.model.heads import Heads
 from fedderm.model.state import load_arrays, own_names, parameter_arrays, to_arrays
 from fedderm.node import LocalSite
 from fedderm.settings import Experiment, TrainingSettings
 from fedderm.site_store import SiteStore
-from fedderm.training import TrainResult, initial_loss, rate_factors, to_input
+from fedderm.training import TrainResult, initial_loss, rate_factors
 from fedderm.trainset import TrainSet
 from fedderm.weights import Arrays
 from strategies.catalogue import site_side
@@ -36,7 +37,10 @@ class SiteMethod:
     """The message's config values."""
     control: Mapping[str, npt.NDArray[Any]]
     """Arrays that the server sent beside the model."""
+    counted: int
+    """The round of the site's that counted last; 0 before the first."""
     state: Arrays
+    """What the site kept of that round."""
 
     @classmethod
     def of(
@@ -52,16 +56,17 @@ class SiteMethod:
         """
         side = site_side(experiment.strategy.name)
         if not side.stateful:
-            return cls(side, None, sent, control, {})
+            return cls(side, None, sent, control, 0, {})
         store = SiteStore.of(experiment.work_dir, str(sent.get("run", "")), name)
-        return cls(side, store, sent, control, store.read(int(sent.get("state-round", 0))))
+        counted = int(sent.get("state-round", 0))
+        return cls(side, store, sent, control, counted, store.read(counted))
 
     @property
     def personal(self) -> bool:
         """Whether the site has a model of its own, beside the global one."""
         return self.side.keeps is not None and bool(self.state)
 
-    def personalise(self, model: Cascade) -> None:
+    def personalise(self, model: Heads) -> None:
         """Put the site's own arrays into the global ``model``; before its first round it has none."""
         if self.personal:
             load_arrays(model, self.state, part=True)
@@ -70,14 +75,14 @@ class SiteMethod:
         """Return what is added to the local loss."""
         return self.side.objective(self.sent, self.control, self.state)
 
-    def before(self, model: Cascade, data: TrainSet, settings: TrainingSettings) -> "Before":
+    def before(self, model: Heads, data: TrainSet, settings: TrainingSettings) -> "Before":
         """Return what must be known of the model before it is trained."""
         loss = initial_loss(model, data, settings) if self.side.needs_initial_loss else None
         tracked = self.side.stateful and self.side.keeps is None
         return Before(parameter_arrays(model) if tracked else {}, loss)
 
     def after(
-        self, before: "Before", model: Cascade, result: TrainResult, number: int, settings: TrainingSettings
+        self, before: "Before", model: Heads, result: TrainResult, number: int, settings: TrainingSettings
     ) -> tuple[Mapping[str, NDArrays], dict[str, float]]:
         """Keep the site's state after round ``number``; return records and metrics to be sent."""
         metrics = {PROGRESS: result.progress}
@@ -87,13 +92,14 @@ class SiteMethod:
             return {}, metrics
         if self.side.keeps is not None:
             arrays = to_arrays(model)
-            self.store.write(number, {name: arrays[name] for name in own_names(model, self.side.keeps)})
+            own = {name: arrays[name] for name in own_names(model, self.side.keeps)}
+            self.store.write(number, own, self.counted)
             return {}, metrics
         factors = rate_factors(model, settings)
         progress = {name: result.progress * factor for name, factor in factors.items()}
         work = LocalWork(before.parameters, parameter_arrays(model), progress)
         outcome = self.side.outcome(self.sent, self.control, self.state, work)
-        self.store.write(number, outcome.state)
+        self.store.write(number, outcome.state, self.counted)
         return outcome.sent, metrics
 
 
@@ -105,7 +111,7 @@ class Before:
     loss: float | None
 
 
-def adapt_to(model: Cascade, site: LocalSite, experiment: Experiment) -> None:
+def adapt_to(model: Heads, site: LocalSite, experiment: Experiment) -> None:
     """Give ``model`` what a held-out site gets from FedBN and SiloBN: statistics of its calibration images.
 
     Labels are not looked at. Nothing changes for other strategies, for training sites, or where the config
@@ -116,7 +122,7 @@ def adapt_to(model: Cascade, site: LocalSite, experiment: Experiment) -> None:
         reestimate(model, site.pixels, site.rows("calibration"))
 
 
-def reestimate(model: Cascade, pixels: npt.NDArray[np.uint8], rows: npt.NDArray[np.int64]) -> None:
+def reestimate(model: Heads, pixels: npt.NDArray[np.uint8], rows: npt.NDArray[np.int64]) -> None:
     """Set BatchNorm's running statistics to those of ``rows`` (n,) of ``pixels``: each batch's, averaged.
 
     Li et al., "Revisiting Batch Normalization for Practical Domain Adaptation", ICLR workshop 2017. Fewer

@@ -39,7 +39,7 @@ class SiteStore:
         return cls(work_dir / "site_state" / run / site, site)
 
     def read(self, number: int) -> Arrays:
-        """Return what was kept after round ``number``; empty for round 0. Older files are removed.
+        """Return what was kept after round ``number``; empty for round 0.
 
         Raises ValueError where the file is missing or damaged.
         """
@@ -51,15 +51,18 @@ class SiteStore:
                 f"site {self.site}: what it kept of round {number} is gone ({path}); put the file back, or "
                 "start the experiment anew"
             )
-        for old in self.folder.glob("[0-9]*.safetensors"):
-            if int(old.stem) < number:
-                old.unlink(missing_ok=True)
         return read_arrays(path)
 
-    def write(self, number: int, arrays: Arrays) -> None:
-        """Keep ``arrays`` as the state after round ``number``, whole or not at all."""
+    def write(self, number: int, arrays: Arrays, counted: int) -> None:
+        """Keep ``arrays`` as the state after round ``number``, whole or not at all.
+
+        Files older than ``counted``, the round that the server went on from, are never asked for again.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         save_arrays(self._path(number), arrays)
+        for old in self.folder.glob("[0-9]*.safetensors"):
+            if int(old.stem) < counted:
+                old.unlink(missing_ok=True)
 
     def _path(self, number: int) -> Path:
         return self.folder / f"{number:04d}.safetensors"

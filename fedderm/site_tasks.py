@@ -1,5 +1,7 @@
 """What a site does with a message. Imports torch, so only the process that works for a site imports this."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,7 @@ from fedderm.site_card import site_card
 from fedderm.site_method import SiteMethod, adapt_to
 from fedderm.training import Stretch, train_locally
 from fedderm.trainset import TrainSet, pool
+from sites.catalogue import Site
 from sites.salted import salted_fingerprints
 
 
@@ -136,8 +139,12 @@ def _reference(message: Message) -> ShiftReference | None:
 
 
 def _site(instruction: Instruction, context: Context) -> LocalSite:
-    site = site_of_node(instruction.experiment, context.node_config)
-    return open_site(instruction.experiment, site, *messages.given_up_images(instruction, site.name))
+    return _opened(instruction, site_of_node(instruction.experiment, context.node_config))
+
+
+def _opened(instruction: Instruction, site: Site) -> LocalSite:
+    salt, given_up = messages.given_up_images(instruction, site.name)
+    return open_site(instruction.experiment, site, salt, given_up, messages.frozen_trunk(instruction))
 
 
 def _effective(instruction: Instruction, site: LocalSite) -> dict[str, float]:
@@ -171,18 +178,24 @@ def _train_set(instruction: Instruction, site: LocalSite, context: Context) -> t
     """Return what to train on and whose it is: the site's own images, or the pooled baseline's."""
     experiment = instruction.experiment
     if not instruction.values.get("pooled", False):
-        return site.train_set(experiment.training), site.settings.name
+        own = site.train_set(experiment.training)
+        return _with_budget(own, instruction.values), site.settings.name
     if SITE_FILE in context.node_config:
         # A server must not choose what is read on a hospital's machine.
         raise ValueError(
             f"site {site.settings.name}: the pooled baseline is for simulations; it refuses to train"
         )
-    members = [
-        open_site(experiment, one, *messages.given_up_images(instruction, one.name))
-        for one in experiment.sites
-        if one.role == "train"
-    ]
+    members = [_opened(instruction, one) for one in experiment.sites if one.role == "train"]
     # One site's pool is that site: it draws what it would draw in a federation of one.
     name = members[0].settings.name if len(members) == 1 else "(pooled)"
-    balanced = experiment.training.local_steps is not None
-    return pool([member.train_set(experiment.training) for member in members], balanced=balanced), name
+    balanced = experiment.training.source_balanced
+    if balanced is None:
+        balanced = experiment.training.local_steps is not None
+    pooled = pool([member.train_set(experiment.training) for member in members], balanced=balanced)
+    return _with_budget(pooled, instruction.values), name
+
+
+def _with_budget(data: TrainSet, values: Mapping[str, Any]) -> TrainSet:
+    """Return the images with the whole federation's image updates, where the message names them."""
+    updates = int(values.get("image_updates", 0))
+    return replace(data, updates=updates) if updates else data

@@ -10,9 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from fedderm.augment import augment
+from fedderm.batches import training_batch
+from fedderm.budget import batch_size, steps_of
 from fedderm.devices import autocast, seeded
-from fedderm.model.cascade import Cascade, Logits
+from fedderm.inference import views_of
+from fedderm.model.heads import Heads, Logits
 from fedderm.settings import TrainingSettings
 from fedderm.trainset import TrainSet
 from strategies.fednova import accumulated_rate
@@ -40,14 +42,14 @@ class TrainResult:
 
 
 def train_locally(
-    model: Cascade,
+    model: Heads,
     data: TrainSet,
     settings: TrainingSettings,
     stretch: Stretch,
     seed: Sequence[int],
     objective: LocalObjective | None = None,
 ) -> TrainResult:
-    """Train ``model`` in place for ``local_epochs`` over ``data``, or ``local_steps`` for each source of it.
+    """Train ``model`` in place for ``local_epochs`` over ``data``, or ``local_steps``, or its own budget.
 
     All randomness follows from ``seed`` and nothing is kept between calls: the same call gives the same
     weights. ``objective`` is what a method adds to the loss; None is FedAvg's. Raises ValueError when the
@@ -55,7 +57,7 @@ def train_locally(
     """
     rng, generator = seeded(seed)
     device = next(model.parameters()).device
-    size = min(settings.batch_size, len(data))
+    size = batch_size(len(data), settings)
     _training_mode(model, settings, size)
     steps = _steps(settings, data, size)
     order = data.draw(steps * size, rng)
@@ -68,13 +70,11 @@ def train_locally(
         chosen = order[step * size : (step + 1) * size]
         done = ((stretch.round - 1) * steps + step) / (stretch.rounds * steps)
         rates.append(_set_rate(optimizer, settings, done, min(1.0, (step + 1) / max(5, 0.2 * steps))))
-        images = to_input(data.batch(chosen), device)
         classes = torch.from_numpy(data.classes[chosen]).to(device)
         log_odds = torch.from_numpy(data.log_odds[chosen]).float().to(device)
-        # Outside autocast, which would round the sampling grid to bfloat16: half a pixel at 112.
-        images = augment(images, settings.augmentation, generator)
+        inputs = training_batch(data, chosen, settings.augmentation, generator, device)
         with autocast(device, settings.precision):
-            logits = model(images)
+            logits = model(inputs)
         losses = _losses(model.scheme, logits, classes, log_odds, settings)
         triage, loss = (one.mean() for one in losses)
         optimizer.zero_grad(set_to_none=True)
@@ -95,14 +95,9 @@ def train_locally(
 
 
 def _steps(settings: TrainingSettings, data: TrainSet, size: int) -> int:
-    if settings.local_epochs is None:
-        return (settings.local_steps or 1) * data.sources
-    return max(1, round(settings.local_epochs * len(data) / size))
-
-
-def to_input(images: "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]", device: torch.device) -> Tensor:
-    """Return uint8 images (B, H, W, 3) as floats (B, 3, H, W) in 0..1, channels last, on ``device``."""
-    return torch.from_numpy(images).to(device, non_blocking=True).permute(0, 3, 1, 2).float() / 255
+    if data.updates is not None:
+        return max(1, round(data.updates / size))
+    return steps_of(len(data), settings) * (data.sources if settings.local_steps else 1)
 
 
 class AddedGradient:
@@ -137,7 +132,7 @@ class AddedGradient:
                     parameter.grad.add_(parameter - held, alpha=self._mu)
 
 
-def initial_loss(model: Cascade, data: TrainSet, settings: TrainingSettings) -> float:
+def initial_loss(model: Heads, data: TrainSet, settings: TrainingSettings) -> float:
     """Return the model's mean loss per drawn image, without augmentation or dropout."""
     device = next(model.parameters()).device
     model.eval()
@@ -148,13 +143,13 @@ def initial_loss(model: Cascade, data: TrainSet, settings: TrainingSettings) -> 
             classes = torch.from_numpy(data.classes[chosen]).to(device)
             log_odds = torch.from_numpy(data.log_odds[chosen]).float().to(device)
             with autocast(device, settings.precision):
-                logits = model(to_input(data.batch(chosen), device))
+                logits = model(next(views_of(data.batch(chosen), 1, device)))
             _, loss = _losses(model.scheme, logits, classes, log_odds, settings)
             total += (loss.double() * torch.from_numpy(data.weights[chosen]).to(device)).sum()
     return float(total) / float(data.weights.sum())
 
 
-def rate_factors(model: Cascade, settings: TrainingSettings) -> dict[str, float]:
+def rate_factors(model: Heads, settings: TrainingSettings) -> dict[str, float]:
     """Return each parameter's learning rate over the trunk's."""
     heads = {id(parameter) for parameter in model.head_parameters()}
     return {
@@ -178,7 +173,7 @@ def _losses(
     return triage, triage + weight * per_image * malignant
 
 
-def _optimizer(model: Cascade, settings: TrainingSettings) -> torch.optim.Optimizer:
+def _optimizer(model: Heads, settings: TrainingSettings) -> torch.optim.Optimizer:
     """Return the optimizer; biases and the norms' scales, which have one dimension, do not decay."""
     groups = [
         {"params": chosen, "factor": factor, "weight_decay": settings.weight_decay if decays else 0.0}

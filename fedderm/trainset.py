@@ -19,23 +19,27 @@ from fedderm.settings import TrainingSettings
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
+Images = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class TrainSet:
     """Images of one site, or of several in one place.
 
-    ``pixels``: arrays (N_i, S, S, 3) uint8; ``rows`` (n, 2): array and row of each training image;
+    ``images``: arrays of pixels (N_i, S, S, 3) uint8, or of a frozen trunk's features (N_i, V, T, F) float32
+    of V mirror images; ``rows`` (n, 2): array and row of each training image;
     ``classes`` (n,): 0..3; ``weights`` (n,): how often each is drawn, relative to the others; ``log_odds``
-    (n,): of malignancy among what its site draws; ``sources``: how many sites the images come from.
+    (n,): of malignancy among what its site draws; ``sources``: how many sites the images come from;
+    ``updates``: image updates of a round, where a message says so: a baseline has the whole federation's.
     """
 
-    pixels: tuple[npt.NDArray[np.uint8], ...]
+    images: tuple[Images, ...]
     rows: Ints
     classes: Ints
     weights: Floats
     log_odds: Floats
     sources: int = 1
+    updates: int | None = None
 
     def __len__(self) -> int:
         """Return the number of training images."""
@@ -50,14 +54,20 @@ class TrainSet:
         p = float((self.classes > 0).sum())
         return 4 * p * (len(self) - p) / len(self)
 
-    def batch(self, chosen: Ints) -> npt.NDArray[np.uint8]:
-        """Return the images (B, S, S, 3) of ``chosen`` positions."""
+    def batch(self, chosen: Ints, views: Ints | None = None) -> Images:
+        """Return the images (B, S, S, 3) of ``chosen`` positions, or their features (B, V, T, F).
+
+        With ``views`` (B,), of features: those of one mirror image each, (B, T, F).
+        """
         rows = self.rows[chosen]
-        images = np.empty((len(rows), *self.pixels[0].shape[1:]), np.uint8)
+        if len(self.images) == 1:
+            return _taken(self.images[0], rows[:, 1], views)
+        first = self.images[0]
+        found = np.empty((len(rows), *first.shape[1 if views is None else 2 :]), first.dtype)
         for array in np.unique(rows[:, 0]):
             own = rows[:, 0] == array
-            images[own] = self.pixels[array][rows[own, 1]]
-        return images
+            found[own] = _taken(self.images[array], rows[own, 1], None if views is None else views[own])
+        return found
 
     def draw(self, count: int, rng: np.random.Generator) -> Ints:
         """Return ``count`` positions by systematic sampling, in random order.
@@ -71,10 +81,12 @@ class TrainSet:
         return rng.permutation(drawn)
 
 
-def site_train_set(
-    pixels: npt.NDArray[np.uint8], rows: Ints, classes: Ints, settings: TrainingSettings
-) -> TrainSet:
-    """Return the training set of one site: ``rows`` of ``pixels`` with their ``classes`` (n,).
+def _taken(images: Images, rows: Ints, views: Ints | None) -> Images:
+    return images[rows] if views is None else images[rows, views]
+
+
+def site_train_set(images: Images, rows: Ints, classes: Ints, settings: TrainingSettings) -> TrainSet:
+    """Return the training set of one site: ``rows`` of ``images`` with their ``classes`` (n,).
 
     Raises ValueError where one of malignant and benign is absent: there is nothing to tell apart.
     """
@@ -89,7 +101,7 @@ def site_train_set(
     weights = np.where(malignant, target / share, (1 - target) / (1 - share))
     odds = np.log(target / (1 - target)) if settings.prior_adjustment else 0.0
     located = np.stack([np.zeros_like(rows), rows], axis=1)
-    return TrainSet((pixels,), located, classes, weights, np.full(len(classes), odds))
+    return TrainSet((images,), located, classes, weights, np.full(len(classes), odds))
 
 
 def pool(sets: Sequence[TrainSet], *, balanced: bool = False) -> TrainSet:
@@ -101,9 +113,9 @@ def pool(sets: Sequence[TrainSet], *, balanced: bool = False) -> TrainSet:
     shifted, arrays = [], 0
     for one in sets:
         shifted.append(one.rows + np.array([arrays, 0]))
-        arrays += len(one.pixels)
+        arrays += len(one.images)
     return TrainSet(
-        tuple(array for one in sets for array in one.pixels),
+        tuple(array for one in sets for array in one.images),
         np.concatenate(shifted),
         np.concatenate([one.classes for one in sets]),
         np.concatenate([one.weights * (one.sources / one.weights.sum() if balanced else 1) for one in sets]),

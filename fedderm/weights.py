@@ -1,6 +1,8 @@
 """Named arrays as safetensors files, without torch. Nothing is ever unpickled."""
 
+from hashlib import blake2b
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +13,13 @@ from fedderm.whole_file import write_whole
 
 Arrays = dict[str, npt.NDArray[np.generic]]
 """A network's parameters and buffers by name."""
+
+
+class FrozenTrunk(NamedTuple):
+    """A trunk that is not trained: its arrays, under the whole model's names, and their digest."""
+
+    arrays: Arrays
+    digest: str
 
 
 def save_arrays(path: Path, arrays: Arrays) -> None:
@@ -30,3 +39,13 @@ def read_arrays(path: Path) -> Arrays:
         raise ValueError(
             f"{path}: is not a readable safetensors file ({error}); train or copy it again"
         ) from error
+
+
+def digest(arrays: Arrays) -> str:
+    """Return 16 hexadecimal digits that tell arrays apart by names, types, shapes and values."""
+    found = blake2b(digest_size=8)
+    for name in sorted(arrays):
+        array = np.asarray(arrays[name], order="C")
+        found.update(f"{name}\0{array.dtype.str}\0{array.shape}\0".encode())
+        found.update(array.tobytes())
+    return found.hexdigest()

@@ -52,7 +52,7 @@ def load_site(site: Site, data_root: Path | None, work_dir: Path, seed: int) -> 
     try:
         return _load(site, data_root, work_dir, seed)
     except SiteError as error:
-        raise SiteError(f"site '{site.name}': {error}") from error
+        raise type(error)(f"site '{site.name}': {error}") from error
 
 
 def _load(site: Site, data_root: Path | None, work_dir: Path, seed: int) -> SiteData:

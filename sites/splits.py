@@ -9,7 +9,7 @@ import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from sites.errors import SiteError
+from sites.errors import OneClassOnly, SiteError
 from sites.site import Slice, SplitFractions
 
 # One lesion in each, if there are no more: to train at all, to be tested at all, then to calibrate.
@@ -147,7 +147,7 @@ def _with_split(table: pd.DataFrame, split: "pd.Series[str]") -> pd.DataFrame:
             continue
         kind = "malignant" if here.iloc[0] else "benign"
         if name == "train":
-            raise SiteError(
+            raise OneClassOnly(
                 f"all {len(here)} images of the train split are {kind}, and a model cannot be trained on "
                 "one class; make the site held-out, select more of it or change ak_policy"
             )

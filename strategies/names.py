@@ -14,6 +14,7 @@ STRATEGIES: Final[dict[str, str]] = {
     "fedbn": "strategies.fedbn:FedBN",
     "silobn": "strategies.silobn:SiloBN",
     "fedper": "strategies.fedper:FedPer",
+    "fed3r": "strategies.fed3r:Fed3R",
     "cyclic": "strategies.cyclic:CyclicTransfer",
     "qfedavg": "strategies.qfedavg:FairFedAvg",
     "fedavgm": "flwr.serverapp.strategy:FedAvgM",

@@ -14,14 +14,13 @@ from typing import Any
 
 import numpy as np
 import yaml
-from flwr.app import Context, Error, Message, RecordDict
-from flwr.common.constant import ErrorCode
-from memory_grid import MemoryGrid
+from flwr.app import Message
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from fedderm import client_app, config
 from fedderm.evaluation.long_format import LongRow
+from fedderm.in_process import InProcessGrid, failure
 from fedderm.node import LocalSite, open_site
 from fedderm.preparation import prepare
 from fedderm.runs import RunFolder
@@ -87,8 +86,8 @@ def write_config(root: Path, sites: Sequence[Mapping[str, Any]] = SITES, **chang
     return path
 
 
-class AppGrid(MemoryGrid):
-    """Nodes that run the real ClientApp when their replies are pulled, one at a time.
+class AppGrid(InProcessGrid):
+    """The real ClientApp in this process, in an order that the test chooses, with replies that it changes.
 
     ``order`` sorts what waits (positions of the config's sites). ``change`` sees position, message and reply
     and may alter the reply, raise, or return None for a reply that never comes.
@@ -100,48 +99,32 @@ class AppGrid(MemoryGrid):
         order: Callable[[int], Any] = lambda position: position,
         change: Callable[[int, Message, Message], Message | None] | None = None,
     ) -> None:
-        super().__init__({100 + position: _nothing for position in range(count)})
+        super().__init__(client_app.app, count)
         self._order = order
         self._change = change
-        self._waiting: dict[str, Message] = {}
         self.messages: list[tuple[int, Message]] = []
         """(position of the site, message) of everything sent."""
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        ids = []
-        for message in messages:
-            key = f"message-{len(self.messages)}"
-            message.metadata.__dict__["_message_id"] = key
-            self.messages.append((message.metadata.dst_node_id - 100, message))
-            self._waiting[key] = message
-            ids.append(key)
-        return ids
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        waiting = [key for key in message_ids if key in self._waiting]
-        if not waiting:
-            return []
-        chosen = min(waiting, key=lambda key: self._order(self._waiting[key].metadata.dst_node_id - 100))
-        reply = self._ask(self._waiting.pop(chosen))
-        return [] if reply is None else [reply]
+        sent = list(messages)
+        self.messages += [(self.position_of(message), message) for message in sent]
+        return super().push_messages(sent)
 
     def types_sent_to(self, position: int) -> list[str]:
         """Return the message types that one site has seen, in order."""
         return [message.metadata.message_type for to, message in self.messages if to == position]
 
-    def _ask(self, message: Message) -> Message | None:
-        node = message.metadata.dst_node_id
-        context = Context(1, node, {"partition-id": node - 100}, RecordDict(), {})
+    def turn(self, position: int) -> Any:
+        return self._order(position)
+
+    def answer(self, message: Message) -> Message | None:
+        reply = super().answer(message)
+        if reply is None or self._change is None or reply.has_error():
+            return reply
         try:
-            reply = client_app.app(message, context)
-            return reply if self._change is None else self._change(node - 100, message, reply)
+            return self._change(self.position_of(message), message, reply)
         except Exception as error:
-            code = ErrorCode.CLIENT_APP_RAISED_EXCEPTION
-            return Message(Error(code, f"{type(error)}:<'{error}'>"), reply_to=message)
-
-
-def _nothing(message: Message) -> RecordDict:
-    raise NotImplementedError(message)
+            return failure(message, error)
 
 
 class Notes:

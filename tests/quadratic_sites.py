@@ -47,6 +47,10 @@ class QuadraticSite:
         """Return the site's loss."""
         return float(0.5 * (self.a * (w - self.b) ** 2).sum())
 
+    def gradient(self, w: Floats) -> Floats:
+        """Return the gradient of the loss."""
+        return self.a * (w - self.b)
+
     def answer(self, name: str, message: Message) -> RecordDict:
         """Return the reply to ``train`` of the strategy called ``name``."""
         side = site_side(name)
@@ -57,7 +61,7 @@ class QuadraticSite:
         objective = side.objective(sent, control, self.state)
         w = start["w"].astype(np.float64)
         for _ in range(self.steps):
-            gradient = self.a * (w - self.b) + objective.mu * (w - start["w"])
+            gradient = self.gradient(w) + objective.mu * (w - start["w"])
             w = w - self.rate * (gradient + objective.offset.get("w", 0.0))
         end = {"w": w.astype(start["w"].dtype)}
         progress = accumulated_rate([self.rate] * self.steps)

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedderm.model.cascade import Cascade, Logits
+from fedderm.model.cascade import Cascade
+from fedderm.model.heads import Logits
 from fedderm.model.state import load_arrays, to_arrays
 from fedderm.settings import ModelSettings, TrainingSettings
 from fedderm.training import _losses

@@ -52,6 +52,7 @@ sites:
     [
         ["--help"],
         ["run", "--help"],
+        ["compare", "--help"],
         ["predict", "--help"],
         ["sites", "--help"],
         ["sites", "doctor", "--help"],
@@ -68,7 +69,7 @@ def test_help_imports_nothing_heavy(arguments: list[str], tmp_path: Path) -> Non
 
 def test_help_names_every_command_and_option() -> None:
     told = fedderm("--help").out
-    for command in ("run", "report", "predict", "sites"):
+    for command in ("run", "compare", "report", "predict", "sites"):
         assert re.search(rf"^ +{command} ", told, re.MULTILINE)
     for option in ("--data-root", "--set", "--resume"):
         assert option in fedderm("run", "--help").out

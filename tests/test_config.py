@@ -58,7 +58,7 @@ def test_the_configs_of_this_repository_are_valid(path: Path) -> None:
         (
             "rounds: 2",
             "rouns: 2",
-            "rouns: no such key (did you mean rounds?); valid here: baseline, data_root",
+            "rouns: no such key (did you mean rounds?); valid here: baseline, baseline_site",
         ),
         ("lesions: 30", "lesion: 30", "sites.north.lesion: no such key (did you mean lesions?)"),
         ("local_epochs", "local_epoch", "training.local_epoch: no such key (did you mean local_epochs?)"),
@@ -103,7 +103,7 @@ def test_the_configs_of_this_repository_are_valid(path: Path) -> None:
         ),
         ("local_epochs: 1", "optimizer: adam", 'expected adamw or sgd; found "adam" (did you mean adamw?)'),
         ("local_epochs: 1", "optimizer: lion", 'expected adamw or sgd; found "lion"'),
-        ("rounds: 2", "strategy: {name: fedproxx}", 'found "fedproxx" (did you mean fedprox?)'),
+        ("rounds: 2", "strategy: {name: fedproxx}", "there is no strategy fedproxx; did you mean fedprox?"),
         ("source: simulated", "source: simulatd", "found simulatd (did you mean simulated?)"),
         (
             "source: simulated, lesions: 30",

@@ -24,7 +24,7 @@ from fedderm import client_app, messages
 from fedderm.federation.session import Answers
 from fedderm.node import site_seed, worker_model
 from fedderm.runs import RunFolder
-from fedderm.serving import initial_model
+from fedderm.serving import first_model
 from fedderm.training import Stretch, train_locally
 from strategies.errors import QuorumLost
 
@@ -71,7 +71,7 @@ def test_fedprox_with_mu_0_is_fedavg_bit_for_bit_and_mu_tethers(
         runs.append(folder.path)
     fedavg, zero, thirty = map(weights, runs)
     assert same(fedavg, zero)
-    start = initial_model(finished[0].experiment).arrays
+    start = first_model(finished[0].experiment).arrays
 
     def travelled(arrays: dict[str, np.ndarray]) -> float:
         return float(sum(np.square(arrays[name] - start[name]).sum() for name in start) ** 0.5)
@@ -112,7 +112,7 @@ def test_one_site_alone_gives_its_local_model_and_so_does_its_pool(root: Path) -
     folder = new_run(root, sites)
     run_in_memory(folder)
     experiment = folder.experiment
-    site, arrays = local(folder, 0), initial_model(experiment).arrays
+    site, arrays = local(folder, 0), first_model(experiment).arrays
     from fedderm.model.state import to_arrays
 
     for number in (1, 2):

@@ -7,12 +7,13 @@ from test_cascade import network
 from test_training import data, settings
 
 from fedderm.augment import augment
+from fedderm.batches import to_input
 from fedderm.devices import autocast, pick_device
 from fedderm.inference import predict_logits
 from fedderm.model.cascade import Cascade
 from fedderm.model.state import load_arrays, to_arrays
 from fedderm.settings import AugmentationSettings, ModelSettings
-from fedderm.training import Stretch, to_input, train_locally
+from fedderm.training import Stretch, train_locally
 from strategies.site_side import LocalObjective
 
 TETHER = LocalObjective(mu=0.1)
@@ -35,7 +36,7 @@ def test_a_fraction_of_a_gpu_is_a_gpu() -> None:
 
 
 def test_bytes_become_the_same_floats() -> None:
-    pixels = data().pixels[0]
+    pixels = data().images[0]
     found = to_input(pixels, pick_device(1))
     assert found.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(found.cpu(), to_input(pixels, CPU), rtol=0, atol=1e-7)
@@ -54,7 +55,7 @@ def test_augmentation_draws_the_same_as_on_a_cpu() -> None:
 
 
 def test_float32_scores_agree_with_a_cpus() -> None:
-    pixels, rows = data().pixels[0], np.arange(24)
+    pixels, rows = data().images[0], np.arange(24)
     here = predict_logits(network(), pixels, rows, 4, "float32")
     there = predict_logits(on_gpu(network()), pixels, rows, 4, "float32")
     for one, other in zip(here, there, strict=True):
@@ -65,7 +66,7 @@ def test_auto_is_bfloat16_and_orders_images_much_the_same() -> None:
     with autocast(pick_device(1), "auto"):
         assert torch.get_autocast_dtype("cuda") == torch.bfloat16
         assert torch.is_autocast_enabled("cuda")
-    pixels, rows = data().pixels[0], np.arange(24)
+    pixels, rows = data().images[0], np.arange(24)
     exact, _ = predict_logits(on_gpu(network()), pixels, rows, precision="float32")
     rounded, _ = predict_logits(on_gpu(network()), pixels, rows, precision="auto")
     assert not np.array_equal(exact, rounded)
@@ -75,7 +76,7 @@ def test_auto_is_bfloat16_and_orders_images_much_the_same() -> None:
 def test_logits_are_float32_under_autocast() -> None:
     model = on_gpu(network())
     with autocast(pick_device(1), "auto"), torch.inference_mode():
-        triage, differential = model(to_input(data().pixels[0], pick_device(1)))
+        triage, differential = model(to_input(data().images[0], pick_device(1)))
     assert (triage.dtype, differential.dtype) == (torch.float32, torch.float32)
 
 

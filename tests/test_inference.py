@@ -6,8 +6,8 @@ import torch
 from test_cascade import network
 
 from fedderm import inference
+from fedderm.batches import to_input
 from fedderm.inference import batches, extract_features, predict_logits, score_images
-from fedderm.training import to_input
 
 
 def pixels(count: int = 21, side: int = 32) -> np.ndarray:

@@ -49,9 +49,9 @@ def ask(run: Experiment, message_type: str, node_config: dict[str, Any], **value
 
 
 def arrays_of(run: Experiment) -> dict[str, np.ndarray]:
-    from fedderm.serving import initial_model
+    from fedderm.serving import first_model
 
-    return initial_model(run).arrays
+    return first_model(run).arrays
 
 
 def drawn(data: TrainSet) -> list[bytes]:

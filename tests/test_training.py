@@ -206,7 +206,7 @@ def test_losses_are_means_per_step() -> None:
     """At a learning rate of almost nothing each step sees the start's loss; a step takes the whole set."""
     still = settings(learning_rate=1e-12, batch_size=24)
     result = train_locally(network(), data(), still, Stretch(1, 1), SEED)
-    triage, differential = predict_logits(network(), data().pixels[0], np.arange(24))
+    triage, differential = predict_logits(network(), data().images[0], np.arange(24))
     classes = data().classes
     p = 1 / (1 + np.exp(-triage))
     expected = -np.log(np.where(classes > 0, p, 1 - p)).mean()
@@ -302,7 +302,7 @@ def test_a_small_net_learns_sixteen_images_by_heart(scheme: str) -> None:
     fast = settings(local_epochs=20, learning_rate=0.003)
     first = train_locally(model, small, settings(), Stretch(1, 1), SEED).loss
     last = train_locally(model, small, fast, Stretch(1, 1), SEED).loss
-    triage, differential = predict_logits(model, small.pixels[0], np.arange(16))
+    triage, differential = predict_logits(model, small.images[0], np.arange(16))
     assert roc_auc_score(small.classes > 0, triage) == 1.0
     assert last < first
     if differential is not None:

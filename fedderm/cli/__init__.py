@@ -18,6 +18,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # rich doubles the time that --help takes
 )
 app.command("run")(commands.run)
+app.command("compare")(commands.compare)
 app.command("report")(commands.report)
 app.command("evaluate")(commands.evaluate)
 app.command("predict")(commands.predict)

@@ -1,4 +1,4 @@
-"""``fedderm run``, ``report``, ``evaluate`` and ``predict``."""
+"""``fedderm run``, ``compare``, ``report``, ``evaluate`` and ``predict``."""
 
 from pathlib import Path
 from typing import Annotated
@@ -28,14 +28,38 @@ def run(
     start(config, data_root, overrides or [], resume, Console())
 
 
-def report(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders.", show_default=False)],
+def compare(
+    config: Annotated[
+        Path | None,
+        typer.Argument(
+            help="An experiment's YAML file with a section compare; not needed with --resume.",
+            show_default=False,
+        ),
+    ] = None,
+    data_root: DataRoot = None,
+    overrides: Overrides = None,
+    resume: Annotated[Path | None, typer.Option(help="Go on with an unfinished comparison's folder.")] = None,
 ) -> None:
-    """Draw report.html again from what a run left."""
+    """Compare strategies over seeds, on one federation: run each cell, and tell what can be concluded.
+
+    A cell that fails does not stop the others; the exit code is then 2.
+    """
+    from fedderm.cli.comparison import start
+    from fedderm.cli.comparison_console import ComparisonConsole
+
+    start(config, data_root, overrides or [], resume, ComparisonConsole())
+
+
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of runs or comparisons.", show_default=False)],
+) -> None:
+    """Draw report.html again from what a run left, or compare.html from what a comparison did."""
+    from fedderm.comparison import build_comparison
     from fedderm.report import build_report
 
     for folder in runs:
-        typer.echo(build_report(folder))
+        draw = build_comparison if (folder / "cells.csv").is_file() else build_report
+        typer.echo(draw(folder))
 
 
 def evaluate(

@@ -125,7 +125,7 @@ class Console:
             self._bars.remove_task(self._stage)
         self._stage = self._bars.add_task(title, total=total, waiting="")
 
-    def _update(self, done: int, total: int, waiting: str) -> None:
+    def _update(self, done: float, total: int, waiting: str) -> None:
         if self._stage is not None:
             self._bars.update(self._stage, completed=done, total=total, waiting=waiting)
 

@@ -43,10 +43,15 @@ WEIGHTS_AT_ONCE: Final = 2_000_000
 """Bootstrap weights held in memory at a time: 16 MB."""
 
 
-def lesion_weights(classes: Ints, resamples: int, rng: np.random.Generator) -> Iterator[Floats]:
+def lesion_weights(
+    classes: Ints, resamples: int, rng: np.random.Generator, *, rescaled: bool = False
+) -> Iterator[Floats]:
     """Yield ``(b, L)`` chunks, ``resamples`` rows in all: how often each of L lesions is drawn.
 
-    ``classes`` ``(L,)`` is each lesion's true class; every row draws n of the n lesions of each class.
+    ``classes`` ``(L,)`` is each lesion's true class; every row draws n of the n lesions of each class. With
+    ``rescaled`` n - 1 of them are drawn and weigh n / (n - 1) each (Rao and Wu, JASA 83 (1988) 231-241): the
+    variance of a mean over replicates is then not (n - 1) / n of what it should be. A class of one lesion
+    keeps it.
     """
     strata = [np.flatnonzero(classes == c) for c in np.unique(classes)]
     chunk = max(1, WEIGHTS_AT_ONCE // max(1, len(classes)))
@@ -55,8 +60,10 @@ def lesion_weights(classes: Ints, resamples: int, rng: np.random.Generator) -> I
         weights = np.zeros((rows, len(classes)))
         for members in strata:
             n = len(members)
-            drawn = rng.integers(0, n, size=(rows, n)) + n * np.arange(rows)[:, None]
-            weights[:, members] = np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n)
+            draws = max(1, n - 1) if rescaled else n
+            drawn = rng.integers(0, n, size=(rows, draws)) + n * np.arange(rows)[:, None]
+            times = np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n)
+            weights[:, members] = times * (n / draws)
         yield weights
 
 

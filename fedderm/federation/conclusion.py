@@ -63,8 +63,11 @@ def conclude(session: Session, cards: Sequence[SiteCard], arrays: ArrayRecord) -
         f"{name}/{split}": one for name, told in found.items() for split, one in told.by_split().items()
     }
     session.folder.write_evaluation(evaluations, federation, rows, counts)
+    trunk = {} if session.trunk is None else session.trunk.arrays
     session.folder.write_model(
-        messages.from_record(arrays), _description(session, standards, evaluations), standards.arrays()
+        {**trunk, **messages.from_record(arrays)},
+        _description(session, standards, evaluations),
+        standards.arrays(),
     )
 
 
@@ -136,7 +139,7 @@ def _description(
         "model": experiment.model.model_dump(mode="json"),
         "views": experiment.evaluation.views,
         "classes": list(CLASSES),
-        "training_sites": [site.name for site in experiment.sites if site.role == "train"],
+        "training_sites": experiment.trained_at(),
         "federation_point": standards.point.model_dump(mode="json"),
         "evidence": standards.evidence().model_dump(mode="json"),
         "site_points": {name: one.site_point.model_dump(mode="json") for name, one in evaluations.items()},

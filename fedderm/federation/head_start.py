@@ -1,35 +1,67 @@
-"""The exchange before the first round that fits the heads in closed form."""
+"""The exchange that fits the heads in closed form: before the first round, or as Fed3R's only one."""
 
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
+from flwr.app import ArrayRecord
 
 from fedderm import messages
 from fedderm.federation.session import Session
 from fedderm.head_start import Moments, differentiation_head, four_class_heads, total, triage_head
+from fedderm.settings import Experiment
 from fedderm.weights import Arrays
 from strategies.exchange import Member
+from strategies.rounds import RoundResult
 
 
-def start_heads(session: Session, members: Sequence[Member], initial: Arrays) -> Arrays:
-    """Return the heads' arrays, fitted on the training sites' summed moments under the ``initial`` trunk.
+@dataclass(frozen=True)
+class FittedHeads:
+    """The heads' arrays, and site to the number of images that its moments are of."""
+
+    arrays: Arrays
+    examples: dict[str, int]
+
+
+def fed3r_round(session: Session, members: Sequence[Member], arrays: ArrayRecord) -> RoundResult:
+    """Return Fed3R's only round: the model with heads in closed form, without a step of gradient descent."""
+    start, before = time.monotonic(), replace(session.traffic)
+    initial = messages.from_record(arrays)
+    fitted = start_heads(session, members, initial)
+    return RoundResult(
+        arrays=messages.to_record({**initial, **fitted.arrays}),
+        metrics={name: {"num-examples": n, "steps": 0, "images": 0} for name, n in fitted.examples.items()},
+        refused={},
+        seconds=time.monotonic() - start,
+        bytes_down=session.traffic.down - before.down,
+        bytes_up=session.traffic.up - before.up,
+    )
+
+
+def start_heads(session: Session, members: Sequence[Member], initial: Arrays) -> FittedHeads:
+    """Return the heads, fitted on the training sites' summed moments under the ``initial`` trunk.
 
     Raises ValueError where a site cannot answer: the heads would otherwise depend on who was there.
     """
     experiment = session.experiment
-    found: list[dict[str, Moments]] = []
+    found: dict[str, dict[str, Moments]] = {}
     record = messages.to_record(initial)
-    for reply in session.ask(
-        "head start", messages.HEAD, members, record, pooled=experiment.baseline == "pooled"
-    ):
+    pooled = experiment.baseline == "pooled"
+    for reply in session.ask("head start", messages.HEAD, members, record, pooled=pooled):
         if reply.message is None:
             raise ValueError(str(reply.reason))
         try:
-            found.append(_moments(messages.read_moments(reply.message)))
+            found[reply.member.name] = _moments(messages.read_moments(reply.message))
         except (KeyError, ValueError) as error:
             raise ValueError(f"site {reply.member.name}: its head start cannot be used: {error}") from error
-    penalty = experiment.training.head_penalty
-    of_all = total([one["all"] for one in found])
+    # The constant's own moment is the sum of weights, whose mean is 1.
+    examples = {name: round(float(one["all"].gram[-1, -1])) for name, one in found.items()}
+    return FittedHeads(_heads(list(found.values()), experiment), examples)
+
+
+def _heads(found: Sequence[dict[str, Moments]], experiment: Experiment) -> Arrays:
+    penalty, of_all = experiment.training.head_penalty, total([one["all"] for one in found])
     if experiment.model.scheme == "four_class":
         return four_class_heads(of_all, penalty)
     heads = triage_head(of_all, penalty)

@@ -7,6 +7,7 @@ from typing import Any
 from flwr.app import Message
 
 from fedderm import messages
+from fedderm.budget import image_updates
 from fedderm.federation.session import Session
 from sites.salted import overlaps
 from strategies.exchange import Member, wait_for_nodes
@@ -65,11 +66,34 @@ def _read(message: Message) -> tuple[dict[str, Any], dict[str, list[str]]]:
     return details, prints
 
 
+def teaching(session: Session, cards: Sequence[SiteCard]) -> list[SiteCard]:
+    """Return the sites that the model learns from, which also set its threshold: the training sites, or the
+    local baseline's one.
+
+    Raises ValueError where none of them joined.
+    """
+    alone = session.experiment.baseline_site
+    found = [card for card in cards if card.role == "train" and alone in (None, card.member.name)]
+    if not found:
+        who = "no site that joined" if alone is None else f"no site called {alone} that joined"
+        raise ValueError(f"{who} has role: train; at least one must train")
+    return found
+
+
+def baseline_budget(session: Session, cards: Sequence[SiteCard]) -> dict[str, Any]:
+    """Return what ``train`` messages say of a baseline: whether images are pooled, and, for either baseline,
+    how many image updates a round of the whole federation takes."""
+    experiment = session.experiment
+    if experiment.baseline == "none":
+        return {"pooled": False}
+    sizes = [card.member.num_examples for card in cards if card.role == "train"]
+    updates = image_updates(sizes, experiment.training, experiment.strategy.fraction)
+    return {"pooled": experiment.baseline == "pooled", "image_updates": updates}
+
+
 def training_members(session: Session, cards: Sequence[SiteCard]) -> list[Member]:
     """Return who is sent ``train``: the training sites, or the one node that trains on all their images."""
-    members = [card.member for card in cards if card.role == "train"]
-    if not members:
-        raise ValueError("no site that joined has role: train; at least one must train")
+    members = [card.member for card in teaching(session, cards)]
     if session.experiment.baseline == "pooled":
         images = sum(member.num_examples for member in members)
         return [Member(members[0].node_id, "(pooled)", images, float(images))]

@@ -12,6 +12,7 @@ from fedderm import messages
 from fedderm.evaluation.long_format import LongRow
 from fedderm.runs import RunFolder
 from fedderm.settings import Experiment
+from fedderm.weights import FrozenTrunk
 from strategies.catalogue import site_side
 from strategies.errors import QuorumLost
 from strategies.exchange import Event, Member, Reply, exchange
@@ -78,6 +79,8 @@ class Session:
     given_up: Mapping[str, Sequence[str]]
     """Site to the salted image ids that it leaves to another site."""
     traffic: Traffic = field(default_factory=Traffic)
+    trunk: FrozenTrunk | None = None
+    """The trunk that sites have of their own and keep as it is; None where it is trained."""
 
     @property
     def experiment(self) -> Experiment:
@@ -143,19 +146,13 @@ class Session:
                 )
         return answers
 
-    def site_states(self, hyphen: str = "_") -> dict[str, dict[str, Any]]:
+    def site_states(self, hyphen: str = "_", just_now: Mapping[str, int] | None = None) -> dict[str, Any]:
         """Return, by site, what it needs to find the state that it kept of its last round that counted.
 
-        Empty where the strategy keeps nothing at sites. Config records have a ``hyphen`` of ``-`` in keys.
+        ``just_now``: site to a round that counted and is not on disk yet. Empty where the strategy keeps
+        nothing at sites. Config records have a ``hyphen`` of ``-`` in their keys.
         """
-        if not site_side(self.experiment.strategy.name).stateful:
-            return {}
-        state = self.folder.state()
-        counted = {name: entry["round"] for entry in state["history"] for name in entry.get("sites", {})}
-        return {
-            site.name: {"run": state.get("run", ""), f"state{hyphen}round": counted.get(site.name, 0)}
-            for site in self.experiment.sites
-        }
+        return site_states(self.folder, hyphen, just_now)
 
     def note(self, **facts: Any) -> None:
         """Write facts into ``rounds/state.json``; None takes one out."""
@@ -170,8 +167,25 @@ class Session:
 
     def config(self, **values: Any) -> Any:
         """Return the config record that every message of this sitting carries."""
-        shared = {"salt": self.salt, "given_up": dict(self.given_up)}
+        shared: dict[str, Any] = {"salt": self.salt, "given_up": dict(self.given_up)}
+        if self.trunk is not None:
+            shared["trunk"] = self.trunk.digest
         return messages.config_record(self.experiment, **shared, **values)
+
+
+def site_states(
+    folder: RunFolder, hyphen: str = "_", just_now: Mapping[str, int] | None = None
+) -> dict[str, Any]:
+    """Return what ``Session.site_states`` does, from a run's folder alone."""
+    if not site_side(folder.experiment.strategy.name).stateful:
+        return {}
+    state = folder.state()
+    counted = {name: entry["round"] for entry in state["history"] for name in entry.get("sites", {})}
+    counted |= just_now or {}
+    return {
+        site.name: {"run": state.get("run", ""), f"state{hyphen}round": counted.get(site.name, 0)}
+        for site in folder.experiment.sites
+    }
 
 
 def _brief(error: Exception) -> str:

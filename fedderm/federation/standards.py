@@ -11,7 +11,7 @@ from fedderm.evaluation.documents import Certificate, OperatingPoint
 from fedderm.evaluation.informed import FederationEvidence, federation_evidence
 from fedderm.evaluation.recalibration import federation_point
 from fedderm.evaluation.shift_reference import ShiftReference, reference_of
-from fedderm.federation.roll_call import SiteCard
+from fedderm.federation.roll_call import SiteCard, teaching
 from fedderm.federation.session import Session
 from fedderm.settings import EvaluationSettings
 from fedderm.weights import Arrays
@@ -53,7 +53,7 @@ def ask_standards(session: Session, cards: Sequence[SiteCard], arrays: ArrayReco
     answers = session.gather(
         title,
         messages.EVALUATE,
-        [card.member for card in cards if card.role == "train"],
+        [card.member for card in teaching(session, cards)],
         arrays,
         _read,
         private=session.site_states(),

@@ -1,7 +1,7 @@
 """The rounds: a guarded round of training, an evaluation of all sites, and both on disk before the next."""
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,12 +12,13 @@ from fedderm import messages
 from fedderm.evaluation.counts import Counts
 from fedderm.evaluation.long_format import PERSONAL, LongRow, long_rows_of_counts
 from fedderm.evaluation.recalibration import federation_point
-from fedderm.federation.head_start import start_heads
-from fedderm.federation.roll_call import SiteCard, training_members
+from fedderm.federation.head_start import fed3r_round, start_heads
+from fedderm.federation.roll_call import SiteCard, baseline_budget, teaching, training_members
 from fedderm.federation.session import Answers, Session
 from fedderm.settings import StrategySettings
 from fedderm.weights import Arrays
 from strategies.catalogue import build
+from strategies.fed3r import Fed3R
 from strategies.memory import remembered, restore
 from strategies.rounds import RoundResult, RoundSettings, train_round
 
@@ -43,40 +44,43 @@ def run_rounds(session: Session, cards: Sequence[SiteCard], initial: Initial) ->
     strategy = build_strategy(settings)
     restore(strategy, settings.name, folder.latest_memory())
     members = training_members(session, cards)
+    budget = baseline_budget(session, cards)
     if not done:
         session.note(statistics=sorted(initial.statistics), run=secrets.token_hex(8))
     first = initial.arrays
     if not done and experiment.training.head_start == "ridge":
-        first = {**first, **start_heads(session, members, first)}
+        first = {**first, **start_heads(session, members, first).arrays}
     arrays = messages.to_record(folder.latest_arrays() or first)
     round_settings = RoundSettings(
         deadline_s=settings.deadline,
         quorum=settings.quorum,
         fraction=settings.fraction,
-        seed=experiment.seed,
+        seed=experiment.training_seed,
         weighting=settings.weighting,
     )
     for number in range(done + 1, experiment.rounds + 1):
         session.observer.stage(f"round {number}/{experiment.rounds}: train", [one.name for one in members])
-        result = train_round(
-            strategy,
-            session.grid,
-            number,
-            arrays,
-            session.config(pooled=experiment.baseline == "pooled"),
-            members,
-            round_settings,
-            session.observer.site,
-            session.should_stop,
-            private=session.site_states("-"),
-            statistics=frozenset(folder.state().get("statistics", ())),
-        )
+        if isinstance(strategy, Fed3R):
+            result = fed3r_round(session, members, arrays)
+        else:
+            result = train_round(
+                strategy,
+                session.grid,
+                number,
+                arrays,
+                session.config(**budget),
+                members,
+                round_settings,
+                session.observer.site,
+                session.should_stop,
+                private=session.site_states("-"),
+                statistics=frozenset(folder.state().get("statistics", ())),
+            )
         arrays = result.arrays
-        session.traffic.down += result.bytes_down
-        session.traffic.up += result.bytes_up
         for sentence in result.refused.values():
             session.observer.warn(sentence)
-        rows, missing = _evaluate_round(session, cards, arrays, number)
+        states = session.site_states(just_now=dict.fromkeys(result.metrics, number))
+        rows, missing = _evaluate_round(session, cards, arrays, number, states)
         entry = {**_entry(result), "not_evaluated": missing}
         memory = remembered(strategy, settings.name)
         folder.finish_round(number, messages.from_record(arrays), entry, rows, memory)
@@ -88,7 +92,13 @@ def run_rounds(session: Session, cards: Sequence[SiteCard], initial: Initial) ->
 
 
 def evaluate_counts(
-    session: Session, cards: Sequence[SiteCard], arrays: ArrayRecord, splits: str, views: int, title: str
+    session: Session,
+    cards: Sequence[SiteCard],
+    arrays: ArrayRecord,
+    splits: str,
+    views: int,
+    title: str,
+    states: Mapping[str, Mapping[str, Any]],
 ) -> Answers[dict[str, Counts]]:
     """Return each site's counts by split; a site that cannot answer is missing, with a warning."""
     members = [card.member for card in cards]
@@ -98,7 +108,7 @@ def evaluate_counts(
         members,
         arrays,
         _read_counts,
-        private=session.site_states(),
+        private=states,
         splits=splits,
         views=views,
     )
@@ -112,7 +122,11 @@ def _read_counts(message: Message) -> dict[str, Counts]:
 
 
 def _evaluate_round(
-    session: Session, cards: Sequence[SiteCard], arrays: ArrayRecord, number: int
+    session: Session,
+    cards: Sequence[SiteCard],
+    arrays: ArrayRecord,
+    number: int,
+    states: Mapping[str, Mapping[str, Any]],
 ) -> tuple[list[LongRow], dict[str, str]]:
     """Return the round's rows, and site to the sentence why it has none.
 
@@ -122,12 +136,12 @@ def _evaluate_round(
     if number % experiment.evaluation.every and number != experiment.rounds:
         return [], {}
     title = f"round {number}/{experiment.rounds}: evaluate"
-    answers = evaluate_counts(session, cards, arrays, SPLITS, 1, title)
+    answers = evaluate_counts(session, cards, arrays, SPLITS, 1, title, states)
     answers.require(0.0, title)
     found = answers.found
     roles = {card.member.name: card.role for card in cards}
     point, _ = federation_point(
-        calibration_counts(found, roles),
+        calibration_counts(found, {one.member.name for one in teaching(session, cards)}),
         experiment.evaluation.target_sensitivity,
         experiment.evaluation.confidence,
     )
@@ -148,11 +162,9 @@ def _evaluate_round(
     return rows, answers.missing
 
 
-def calibration_counts(found: dict[str, dict[str, Counts]], roles: dict[str, str]) -> Counts:
-    """Return the summed calibration counts of the training sites."""
-    parts = [
-        splits.get("calibration", Counts.zero()) for name, splits in found.items() if roles[name] == "train"
-    ]
+def calibration_counts(found: dict[str, dict[str, Counts]], sites: set[str]) -> Counts:
+    """Return the summed calibration counts of ``sites``: those that the model learns from."""
+    parts = [splits.get("calibration", Counts.zero()) for name, splits in found.items() if name in sites]
     return sum(parts, Counts.zero())
 
 

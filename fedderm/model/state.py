@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from fedderm.model.cascade import Cascade
+from fedderm.model.heads import Heads
 from fedderm.weights import Arrays
 from strategies.site_side import Keeps
 
@@ -52,7 +52,7 @@ def statistics_of(model: nn.Module) -> list[str]:
     ]
 
 
-def own_names(model: Cascade, keeps: Keeps) -> list[str]:
+def own_names(model: Heads, keeps: Keeps) -> list[str]:
     """Return the names of the arrays that a site keeps as its own, found by the type of their module."""
     if keeps == "heads":
         return [f"{name}.{key}" for name, head in model.heads() for key in head.state_dict()]
@@ -64,3 +64,10 @@ def _batch_norm_names(model: nn.Module, *, statistics_only: bool) -> Iterator[st
         if isinstance(module, _BatchNorm):
             chosen = dict(module.named_buffers(recurse=False)) if statistics_only else module.state_dict()
             yield from (f"{prefix}.{key}" for key in chosen)
+
+
+def features_of(arrays: Arrays) -> int:
+    """Return the number of features that heads take; raises ValueError where there is no triage head."""
+    if "triage.weight" not in arrays or arrays["triage.weight"].ndim != 2:
+        raise ValueError("the weights do not fit the model of the config: they hold no triage head")
+    return int(arrays["triage.weight"].shape[1])

@@ -121,6 +121,8 @@ def _imbalance(training: dict[str, Any]) -> str:
 def _strategy(run: RunFolder) -> str:
     if run.config.get("baseline") == "pooled":
         return "The pooled baseline: the training sites' images in one place, with the same budget."
+    if run.config.get("baseline") == "local":
+        return f"The local baseline: {run.config['baseline_site']} alone, with the whole federation's budget."
     strategy = run.config.get("strategy")
     if isinstance(strategy, dict):
         return _settings("Federated training, images stay at their site; aggregation", strategy)

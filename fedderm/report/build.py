@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from fedderm.evaluation.calibration_maps import CalibrationMap
@@ -17,14 +16,12 @@ from fedderm.report.explorer import explorer_of, small_share
 from fedderm.report.explorer_data import page_data
 from fedderm.report.folder import RunFolder, at_lesion_level
 from fedderm.report.histograms import axis_of, histograms_of
+from fedderm.report.parts import STYLE, page_environment, part
 from fedderm.report.sentences import by_site, overview_of, paired_decisions
 from fedderm.whole_file import write_whole
 from sites.diagnoses import CLASSES
 
-# Flower's app bundle carries .py, .md, .yaml and .json but neither .html nor .css: hence the last suffix.
 TEMPLATE = "template.html.md"
-STYLE = "style.css.md"
-
 SCRIPT = "explorer.js.md"
 EXPLORER_STYLE = "explorer.css.md"
 
@@ -45,22 +42,8 @@ def render(run: RunFolder, papers: Papers = ()) -> str:
 
     ``papers`` are shown as they are: their HTML must be safe.
     """
-    environment = Environment(
-        loader=PackageLoader("fedderm.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
-        decimal=formats.decimal,
-        percent=formats.percent,
-        count=formats.count,
-        size=formats.size,
-        duration=formats.duration,
-        plain=formats.plain,
-        small_share=small_share,
-    )
+    environment = page_environment()
+    environment.filters.update(small_share=small_share)
     environment.globals.update(
         metric=formats.metric,
         interval=formats.span,
@@ -84,10 +67,6 @@ def _with_scope(html: Markup) -> Markup:
     return Markup(re.sub(r"<th(?=[ >])", '<th scope="col"', str(html)))
 
 
-def _part(name: str) -> Markup:
-    return Markup(Path(__file__).with_name(name).read_text(encoding="utf-8"))
-
-
 def _explorer(run: RunFolder) -> dict[str, Any]:
     """Return what the page draws from counts: nothing for a run without them."""
     explorer = explorer_of(run)
@@ -97,7 +76,7 @@ def _explorer(run: RunFolder) -> dict[str, Any]:
         "explorer": explorer,
         "explorer_data": page_data(explorer, axis_of(explorer)),
         "histograms": histograms_of(explorer),
-        "script": _part(SCRIPT),
+        "script": part(SCRIPT),
         "recall": count_figures.precision_recall_figures(explorer),
         "benefit": count_figures.decision_figures(run, explorer),
     }
@@ -139,7 +118,7 @@ def _content(run: RunFolder) -> dict[str, Any]:
     metric_names = labels.recorded_metrics(list(run.sites.values()))
     return {
         "run": run,
-        "style": _part(STYLE) + _part(EXPLORER_STYLE),
+        "style": part(STYLE) + part(EXPLORER_STYLE),
         "overview": overview_of(run),
         "summaries": by_site(run),
         "facts": _facts(run, rounds),

@@ -60,6 +60,14 @@ def _what_was_done(run: RunFolder) -> str:
     trained, held_out = run.of_role("train"), run.of_role("held-out")
     lesions = sum(site.splits["train"].lesions for site in trained if "train" in site.splits)
     rounds = int(run.state.get("round") or len(run.state.get("history") or []))
+    alone = run.config.get("baseline_site")
+    if alone:
+        tested = len(run.sites) - 1
+        return (
+            f"The local baseline: {alone} alone trained a model in {plural(rounds, 'round')}, with the image "
+            f"updates of all {plural(len(trained), 'training site')}; {plural(tested, 'other site')} only "
+            "tested it."
+        )
     pooled = run.config.get("baseline") == "pooled"
     how = "from their images in one place (the pooled baseline)" if pooled else "without pooling their images"
     apart = f"; {plural(len(held_out), 'further site')} only tested it" if held_out else ""

@@ -1,0 +1,90 @@
+"""One cell of a comparison, run in this process: server and sites, then the scores of its final model."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fedderm.client_app import app
+from fedderm.comparison.job import Job
+from fedderm.comparison.scores import FILE, GLOBAL, PERSONAL, Model, write_scores
+from fedderm.evaluation.long_format import LongRow
+from fedderm.evaluation.scores import Scores
+from fedderm.federation.session import site_states
+from fedderm.in_process import InProcessGrid
+from fedderm.model.frozen import is_trunk
+from fedderm.node import LocalSite, open_site, worker_model
+from fedderm.runs import RunFolder
+from fedderm.serving import conduct
+from fedderm.site_method import SiteMethod, adapt_to
+from fedderm.weights import read_arrays
+from strategies.exchange import Event
+
+Tell = Callable[[Mapping[str, Any]], None]
+"""Takes what happens in a cell, as plain values."""
+
+
+def run_cell(job: Job, tell: Tell) -> None:
+    """Run a cell to its end, or on from its last finished round; write its scores.
+
+    Raises ValueError with a sentence for whatever a person can mend.
+    """
+    folder = RunFolder.open(Path(job.folder), None if job.data_root is None else Path(job.data_root))
+    if not folder.state()["finished"]:
+        grid = InProcessGrid(app, len(folder.experiment.sites))
+        conduct(grid, folder, _CellObserver(tell), job.salt, job.given_up)
+    if not (folder.path / FILE).is_file():
+        write_scores(folder.path / FILE, scores_of(folder, job))
+
+
+def scores_of(folder: RunFolder, job: Job) -> dict[tuple[str, Model], Scores]:
+    """Return what the final models say of each site's images, by (site, model).
+
+    The global model is told by a training site's test split and by all images of a held-out site, as its
+    strategy adapts it there. A site's personal model is told by its own test split.
+    """
+    experiment = folder.experiment
+    arrays = read_arrays(folder.path / "model" / "model.safetensors")
+    trunk = folder.state().get("trunk") or ""
+    if trunk:  # frozen: sites have it, and models are the heads
+        arrays = {name: array for name, array in arrays.items() if not is_trunk(name)}
+    views, precision = experiment.evaluation.views, experiment.training.precision
+    kept = site_states(folder, "-")
+    found: dict[tuple[str, Model], Scores] = {}
+    for site in experiment.sites:
+        given_up = frozenset(job.given_up.get(site.name, ()))
+        local = open_site(experiment, site, job.salt, given_up, trunk)
+        model = worker_model(experiment, arrays)
+        adapt_to(model, local, experiment)
+        parts = [local.score(model, split, views, precision).scores for split in _measured(local)]
+        found[site.name, GLOBAL] = Scores.join(*parts)
+        method = SiteMethod.of(experiment, site.name, kept.get(site.name, {}), {})
+        if method.personal:
+            method.personalise(model)
+            found[site.name, PERSONAL] = local.score(model, "test", views, precision).scores
+    return found
+
+
+def _measured(site: LocalSite) -> tuple[str, ...]:
+    return ("calibration", "test") if site.settings.role == "held-out" else ("test",)
+
+
+class _CellObserver:
+    """Passes on which rounds are done and what a person should know."""
+
+    def __init__(self, tell: Tell) -> None:
+        self._tell = tell
+
+    def stage(self, title: str, sites: Sequence[str]) -> None:
+        """Stages of one among many cells are not shown."""
+
+    def site(self, event: Event) -> None:
+        """Neither are single sites."""
+
+    def round_done(self, number: int, rounds: int, rows: Sequence[LongRow]) -> None:
+        """Tell of a finished round."""
+        del rows
+        self._tell({"event": "round", "number": number, "rounds": rounds})
+
+    def warn(self, sentence: str) -> None:
+        """Tell of a warning."""
+        self._tell({"event": "warn", "sentence": sentence})

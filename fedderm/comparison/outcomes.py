@@ -1,0 +1,250 @@
+"""What the cells of a comparison left, read into typed objects; docs/compare.md has the folder's contract."""
+
+import json
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final, Literal, get_args
+
+import pandas as pd
+import yaml
+from pydantic import ValidationError
+
+from fedderm.comparison.scores import FILE, Model, read_scores
+from fedderm.evaluation.documents import OperatingPoint
+from fedderm.evaluation.lesion_draws import RESAMPLES, Judged
+from fedderm.evaluation.long_format import COLUMNS
+from fedderm.evaluation.scores import Scores
+
+Status = Literal["done", "failed", "waiting"]
+
+_CELL_COLUMNS: Final = (
+    "cell", "arm", "seed", "held_out", "trained", "status", "seconds", "images", "bytes_down", "bytes_up",
+    "error",
+)  # fmt: skip
+FEWEST_RESAMPLES: Final = 1000
+"""A comparison without intervals says nothing: what the cells save for theirs, it does not."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a comparison: an arm with a seed, and in some protocols a site held out or alone."""
+
+    path: Path
+    id: str
+    arm: str
+    seed: int
+    held_out: str
+    trained: str
+    status: Status
+    seconds: float
+    images: int
+    bytes_down: int
+    bytes_up: int
+    error: str
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """Return the cell's own experiment."""
+        return _yaml(self.path / "config.yaml")
+
+    @cached_property
+    def point(self) -> OperatingPoint:
+        """Return the federation's operating point."""
+        path = self.path / "model" / "model.json"
+        try:
+            return OperatingPoint.model_validate(_json(path).get("federation_point"))
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(("federation_point", *map(str, first["loc"])))
+            raise _unreadable(path, f"{where}: {first['msg']}") from error
+
+    @cached_property
+    def scores(self) -> dict[tuple[str, Model], Scores]:
+        """Return the scores of each site's lesions, by site and model."""
+        return read_scores(self.path / FILE)
+
+    def judged(self, site: str, model: Model) -> Judged | None:
+        """Return how a model of this cell judged a site's lesions; None where it did not."""
+        scores = self.scores.get((site, model))
+        return None if scores is None else Judged(scores, self.point)
+
+    @cached_property
+    def rounds(self) -> pd.DataFrame:
+        """Return the metrics of every round, in the long format."""
+        return _table(self.path / "rounds" / "metrics.csv", COLUMNS)
+
+    def traffic(self) -> dict[int, tuple[int, int]]:
+        """Return the bytes (down, up) of training alone, summed to the end of each round."""
+        path = self.path / "rounds" / "state.json"
+        found, down, up = {}, 0, 0
+        try:
+            for entry in _json(path).get("history") or []:
+                down, up = down + int(entry["bytes_down"]), up + int(entry["bytes_up"])
+                found[int(entry["round"])] = (down, up)
+        except (KeyError, TypeError, ValueError) as error:
+            raise _unreadable(path, f"history: {error!r}") from error
+        return found
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A comparison's folder."""
+
+    path: Path
+    config: dict[str, Any]
+    environment: dict[str, Any]
+    cells: tuple[Cell, ...]
+
+    @property
+    def name(self) -> str:
+        """Return the experiment's name; the folder's where the config has none."""
+        return str(self.config.get("name") or self.path.name)
+
+    @property
+    def reference(self) -> str:
+        """Return the label of the arm that all others are compared with."""
+        return str(self.config["compare"]["reference"])
+
+    @property
+    def left_out_in_turn(self) -> bool:
+        """Return whether each site in turn was held out."""
+        return bool(self.config["compare"].get("protocol") == "leave_one_site_out")
+
+    @property
+    def resamples(self) -> int:
+        """Return how often lesions are drawn: ``evaluation.bootstrap``, but FEWEST_RESAMPLES at least."""
+        asked = (self.config.get("evaluation") or {}).get("bootstrap", RESAMPLES)
+        return max(FEWEST_RESAMPLES, int(asked))
+
+    @property
+    def seed(self) -> int:
+        """Return the data's seed, which the draws of lesions take."""
+        return int(self.config.get("seed") or 0)
+
+    @property
+    def done(self) -> list[Cell]:
+        """Return the finished cells."""
+        return [cell for cell in self.cells if cell.status == "done"]
+
+    @cached_property
+    def seeds(self) -> tuple[int, ...]:
+        """Return the planned seeds of training."""
+        return tuple(dict.fromkeys(cell.seed for cell in self.cells))
+
+    @cached_property
+    def arms(self) -> tuple[str, ...]:
+        """Return the arms with one global model a cell, in the config's order."""
+        return tuple(dict.fromkeys(cell.arm for cell in self.cells if cell.arm not in self.local_arms))
+
+    @cached_property
+    def local_arms(self) -> tuple[str, ...]:
+        """Return the arms in which each training site trained alone: a model for each of two or more."""
+        trained: dict[str, set[str]] = {}
+        for cell in self.cells:
+            trained.setdefault(cell.arm, set()).add(cell.trained)
+        return tuple(arm for arm, sites in trained.items() if len(sites) > 1)
+
+    @cached_property
+    def roles(self) -> dict[str, str]:
+        """Return the sites' roles, held-out ones first; where each was left out in turn all are held out."""
+        listed = {str(site["name"]): str(site.get("role", "train")) for site in self.config["sites"]}
+        if self.left_out_in_turn:
+            turns = {cell.held_out for cell in self.cells}
+            return {name: "held-out" for name in listed if name in turns}
+        return dict(sorted(listed.items(), key=lambda site: site[1] != "held-out"))
+
+    def cells_of(self, arm: str) -> Iterator[Cell]:
+        """Yield an arm's finished cells."""
+        return (cell for cell in self.done if cell.arm == arm)
+
+
+def read_comparison(folder: Path) -> Comparison:
+    """Return a comparison's folder; failed and waiting cells are listed in it.
+
+    Raises ValueError with one sentence where the folder is none, or holds no cell that is done.
+    """
+    folder = Path(folder)
+    if not (folder / "cells.csv").is_file():
+        raise ValueError(
+            f"{folder} is not a comparison's folder: it holds no cells.csv; give the folder that "
+            "`fedderm compare` printed."
+        )
+    config = _yaml(folder / "config.yaml")
+    if not isinstance(config.get("compare"), dict) or not isinstance(config.get("sites"), list):
+        raise ValueError(
+            f"{folder / 'config.yaml'} has no sections compare and sites; it is no comparison's."
+        )
+    table = _table(folder / "cells.csv", _CELL_COLUMNS)
+    cells = tuple(_cell(folder, row) for row in table.to_dict("records"))
+    if not any(cell.status == "done" for cell in cells):
+        raise ValueError(
+            f"{folder} has no finished cell to compare; go on with "
+            f"`fedderm compare --resume {shlex.quote(str(folder))}`."
+        )
+    path = folder / "environment.json"
+    return Comparison(folder, config, _json(path) if path.is_file() else {}, cells)
+
+
+def _cell(folder: Path, row: dict[Any, Any]) -> Cell:
+    status: Status | None = next((one for one in get_args(Status) if one == row["status"]), None)
+    try:
+        if status is None:
+            raise ValueError(f"status {row['status']!r} is none of {', '.join(get_args(Status))}")
+        return Cell(
+            path=folder / "cells" / row["cell"],
+            id=row["cell"],
+            arm=row["arm"],
+            seed=int(row["seed"]),
+            held_out=row["held_out"],
+            trained=row["trained"],
+            status=status,
+            seconds=float(row["seconds"] or 0),
+            images=int(row["images"] or 0),
+            bytes_down=int(row["bytes_down"] or 0),
+            bytes_up=int(row["bytes_up"] or 0),
+            error=row["error"],
+        )
+    except ValueError as error:
+        raise _unreadable(folder / "cells.csv", f"cell {row['cell']}: {error}") from error
+
+
+def _unreadable(path: Path, found: str) -> ValueError:
+    return ValueError(
+        f"{path} cannot be read ({found}); copy the comparison's folder again, or remove the cell's folder "
+        "and go on with `fedderm compare --resume`."
+    )
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, " ".join(str(error).split())) from error
+    if not isinstance(found, dict):
+        raise _unreadable(path, f"expected an object, found {type(found).__name__}")
+    return found
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise _unreadable(path, " ".join(str(error).split())) from error
+    if not isinstance(found, dict):
+        raise _unreadable(path, f"expected keys and values, found {type(found).__name__}")
+    return found
+
+
+def _table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
+    """Return a CSV file as texts: a site may be called 007 or NA."""
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (OSError, ValueError, UnicodeDecodeError) as error:
+        raise _unreadable(path, " ".join(str(error).split())) from error
+    absent = [column for column in columns if column not in table.columns]
+    if absent:
+        raise _unreadable(path, f"no column {', '.join(absent)}")
+    return table

@@ -1,0 +1,246 @@
+"""From the section ``compare`` to cells: each arm x seed x fold is a whole experiment, checked beforehand."""
+
+import itertools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from fedderm import config
+from fedderm.combinations import check_choices
+from fedderm.compare_settings import CompareSettings, slug
+from fedderm.config_sentences import nearest
+from fedderm.settings import Experiment
+
+Raw = dict[str, Any]
+
+_COMMON: Final = ("name", "seed", "sites", "compare", "data_root", "work_dir", "runs_dir", "resources")
+"""What all cells share: one federation, one audit, one machine."""
+_COMMON_WITHIN: Final = {
+    "training": {"seed": "compare.seeds"},
+    "evaluation": {"bootstrap": "compare.cell_bootstrap"},
+}
+_REPLACED_BY: Final = {
+    "name": ("proximal_mu", "parameters"),  # of a strategy
+    "local_steps": ("local_epochs",),
+    "local_epochs": ("local_steps",),
+    "baseline": ("baseline_site",),
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a comparison."""
+
+    arm: str
+    """The arm's label, with the grid's values."""
+    seed: int
+    experiment: Experiment
+    held_out: str = ""
+    """The site of the fold, in leave-one-site-out."""
+    trained: str = ""
+    """The site that trains alone, of a local arm."""
+
+    @property
+    def id(self) -> str:
+        """Return ``arm/seed``, then the site held out and the one that trains alone, where there is one."""
+        return "/".join(one for one in (slug(self.arm), str(self.seed), self.held_out, self.trained) if one)
+
+
+def section_of(experiment: Experiment) -> CompareSettings:
+    """Return the section ``compare``; raises ValueError where the config has none."""
+    if experiment.compare is None:
+        raise ValueError(
+            "compare: is missing; say which arms and seeds to compare (docs/compare.md), or use fedderm run"
+        )
+    return experiment.compare
+
+
+def folds_of(experiment: Experiment) -> dict[str, Experiment]:
+    """Return the federation of each fold by the site held out; at "" the experiment, where there are no
+    folds.
+
+    A site that is held out has a held-out site's default splits; one that is listed as held out and trains in
+    a fold has a training site's. Raises ValueError for a name that is no site, and where none would train.
+    """
+    settings = section_of(experiment)
+    if settings.protocol == "fixed":
+        return {"": experiment}
+    names = [site.name for site in experiment.sites]
+    rotation = settings.leave_out or names
+    for name in rotation:
+        if name not in names:
+            raise ValueError(
+                f"compare.leave_out: {name} is no site of this experiment{nearest(name, names)}; there are "
+                f"{', '.join(names)}"
+            )
+    return {name: _fold(experiment, name, rotation) for name in names if name in rotation}
+
+
+def _fold(experiment: Experiment, left_out: str, rotation: Sequence[str]) -> Experiment:
+    raw = _raw(experiment)
+    for site in raw["sites"]:
+        if site["name"] == left_out:
+            site.update(role="held-out", splits=None)
+        elif site["name"] in rotation and site["role"] == "held-out":
+            site.update(role="train", splits=None)
+    return _parsed(raw, f"compare.protocol: with {left_out} held out")
+
+
+def cells_of(experiment: Experiment) -> list[Cell]:
+    """Return all cells, by seed, then fold, then arm: after the first seed each arm has been seen once.
+
+    Each is a validated experiment whose strategy, parameters and backbone exist. Raises ValueError naming the
+    arm where one is not, where two arms would share a folder, and where the reference is no arm.
+    """
+    settings = section_of(experiment)
+    for label, changes in settings.arms.items():
+        _refuse_common(changes, f"compare.arms.{label}")
+    arms = list(_variants(settings))
+    _refuse_shared_folders([label for label, _ in arms])
+    folds = folds_of(experiment)
+    first = next(iter(folds.values()))
+    for label, changes in settings.arms.items():
+        _cells(label, f"compare.arms.{label}", changes, settings.seeds[0], "", first, settings)
+    cells = [
+        cell
+        for seed in settings.seeds
+        for held_out, federation in folds.items()
+        for label, changes in arms
+        for cell in _cells(label, _where(label, settings), changes, seed, held_out, federation, settings)
+    ]
+    _check_reference(settings, cells)
+    _check_choices(cells, settings)
+    return cells
+
+
+def _variants(settings: CompareSettings) -> Iterator[tuple[str, Raw]]:
+    """Yield each arm with each combination of the grid's values, and its label."""
+    for path in settings.grid:
+        _refuse_common(_nested(path, None), "compare.grid")
+    short = [path.rpartition(".")[2] for path in settings.grid]
+    names = short if len(set(short)) == len(short) else list(settings.grid)
+    for label, changes in settings.arms.items():
+        for values in itertools.product(*settings.grid.values()):
+            told = [f"{name} {_shown(value)}" for name, value in zip(names, values, strict=True)]
+            varied = changes
+            for path, value in zip(settings.grid, values, strict=True):
+                varied = merged(varied, _nested(path, value))
+            yield ", ".join([label, *told]), varied
+
+
+def _cells(
+    label: str,
+    where: str,
+    changes: Raw,
+    seed: int,
+    held_out: str,
+    federation: Experiment,
+    settings: CompareSettings,
+) -> list[Cell]:
+    """Return an arm's cells of one seed and fold: one; of a local arm without a site, one a training site."""
+    raw = merged(_raw(federation), changes)
+    given = {"training": {"seed": seed}, "evaluation": {"bootstrap": settings.cell_bootstrap}}
+    if all(isinstance(raw[section], dict) for section in given):
+        raw = merged(raw, given)
+    alone: list[str | None] = [raw.get("baseline_site")]
+    if raw.get("baseline") == "local" and alone == [None]:
+        alone = [site.name for site in federation.sites if site.role == "train"]
+    found = []
+    for site in alone:
+        experiment = _parsed({**raw, "baseline_site": site}, where)
+        found.append(Cell(label, seed, experiment, held_out, experiment.baseline_site or ""))
+    return found
+
+
+def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> Raw:
+    """Return ``base`` with ``changes`` merged in key by key.
+
+    What can only stand instead of something else replaces it: another strategy comes without the parameters
+    of the base's, steps replace passes, another baseline has its own site.
+    """
+    replaced = {
+        one for key, value in changes.items() if base.get(key) != value for one in _REPLACED_BY.get(key, ())
+    }
+    result = {key: value for key, value in base.items() if key not in replaced}
+    for key, value in changes.items():
+        before = result.get(key)
+        result[key] = merged(before, value) if isinstance(before, dict) and isinstance(value, dict) else value
+    return result
+
+
+def _refuse_common(changes: Raw, where: str) -> None:
+    for key, value in changes.items():
+        if key in _COMMON:
+            raise ValueError(f"{where}.{key}: all arms share it; set {key} for the whole experiment")
+        for inner, instead in _COMMON_WITHIN.get(key, {}).items():
+            if isinstance(value, dict) and inner in value:
+                raise ValueError(f"{where}.{key}.{inner}: is set by {instead}; remove it here")
+
+
+def _refuse_shared_folders(labels: Sequence[str]) -> None:
+    seen: dict[str, str] = {}
+    for label in labels:
+        if slug(label) in seen:
+            raise ValueError(
+                f"compare.arms: {seen[slug(label)]} and {label} would share the folder {slug(label)}; give "
+                "one another label"
+            )
+        seen[slug(label)] = label
+
+
+def _check_reference(settings: CompareSettings, cells: Sequence[Cell]) -> None:
+    reference = settings.reference
+    labels = list(dict.fromkeys(cell.arm for cell in cells))
+    if reference in labels:
+        if len({cell.trained for cell in cells if cell.arm == reference}) > 1:
+            raise ValueError(
+                f"compare.reference: {reference} is a model for each training site, not one; choose another "
+                "arm"
+            )
+        return
+    if reference in settings.arms:
+        raise ValueError(
+            f"compare.reference: compare.grid makes several arms of {reference}; name one, such as "
+            f"'{next(label for label in labels if label.startswith(reference))}'"
+        )
+    raise ValueError(
+        f"compare.reference: there is no arm {reference}{nearest(reference, labels)}; there are "
+        f"{'; '.join(labels)}"
+    )
+
+
+def _check_choices(cells: Sequence[Cell], settings: CompareSettings) -> None:
+    for arm in dict.fromkeys(cell.arm for cell in cells):
+        experiment = next(cell.experiment for cell in cells if cell.arm == arm)
+        try:
+            check_choices(experiment)
+        except ValueError as error:
+            raise ValueError(f"{_where(arm, settings)}: {error}") from error
+
+
+def _where(label: str, settings: CompareSettings) -> str:
+    return f"compare.arms.{label}" if label in settings.arms else f"compare.grid, arm '{label}'"
+
+
+def _parsed(raw: Raw, where: str) -> Experiment:
+    try:
+        return config.parse(raw)
+    except config.ConfigError as error:
+        raise ValueError(f"{where}: {error}") from error
+
+
+def _raw(experiment: Experiment) -> Raw:
+    return {**experiment.model_dump(mode="json"), "compare": None}
+
+
+def _nested(path: str, value: Any) -> Raw:
+    *parents, last = path.split(".")
+    found: Raw = {last: value}
+    for key in reversed(parents):
+        found = {key: found}
+    return found
+
+
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,195 @@
+"""The statistics of a comparison: what its cells' scores say of its arms, site by site."""
+
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
+
+import numpy as np
+
+from fedderm.comparison.effort import ArmCost, Curve, costs_of, curves_of
+from fedderm.comparison.outcomes import Cell, Comparison
+from fedderm.evaluation.arm_ranks import ArmRank, arm_ranks, share_of_worst
+from fedderm.evaluation.arms import (
+    WORST,
+    ArmDifference,
+    ArmMean,
+    Place,
+    arm_differences,
+    arm_means,
+    places_of,
+)
+from fedderm.evaluation.lesion_draws import COMPARED, Judged, SiteDraws, draw_site
+
+REFERENCE_ONCE_MORE: Final = "(global) "
+"""Before the reference's label where its global model stands among personal ones."""
+
+Draws = Mapping[str, Sequence[SiteDraws]]
+"""By role."""
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Means and differences of models of one kind, global or personal."""
+
+    reference: str
+    """What the others are compared with, as it stands among the arms."""
+    places: list[Place]
+    means: list[ArmMean]
+    differences: list[ArmDifference]
+
+    @cached_property
+    def arms(self) -> list[str]:
+        """Return the arms, in order."""
+        return list(dict.fromkeys(one.arm for one in self.means))
+
+    def mean(self, arm: str, place: Place, metric: str = "auc") -> ArmMean:
+        """Return an arm's mean at a place."""
+        return self._means[arm, place.role, place.name, metric]
+
+    def difference(self, arm: str, place: Place, metric: str = "auc") -> ArmDifference | None:
+        """Return an arm's difference at a place; None for the reference, and where no seed is in common."""
+        return self._differences.get((arm, place.role, place.name, metric))
+
+    @cached_property
+    def _means(self) -> dict[tuple[str, str, str, str], ArmMean]:
+        return {(one.arm, one.place.role, one.place.name, one.metric): one for one in self.means}
+
+    @cached_property
+    def _differences(self) -> dict[tuple[str, str, str, str], ArmDifference]:
+        return {(one.arm, one.place.role, one.place.name, one.metric): one for one in self.differences}
+
+
+@dataclass(frozen=True)
+class Results:
+    """All that is told of a comparison."""
+
+    comparison: Comparison
+    models: Statistics
+    """Of global models at every site."""
+    personal: Statistics
+    """Of personal models (what a site keeps of its own, or trained alone), each at its own site, beside the
+    reference's global model there."""
+    ranks: list[ArmRank]
+    worst: dict[tuple[str, str], dict[str, float]]
+    """By role and arm: how often each site is the worst."""
+    matrices: dict[str, list[tuple[str, ArmMean]]]
+    """By local arm: (site that trained alone, its mean AUC at a place)."""
+    costs: list[ArmCost]
+    curves: list[Curve]
+
+
+def results_of(comparison: Comparison) -> Results:
+    """Return the statistics of a comparison.
+
+    Raises ValueError where a finished cell's file is damaged, or cells judged other lesions.
+    """
+    arms = [arm for arm in comparison.arms if any(comparison.cells_of(arm))]
+    draws = _global_draws(comparison, arms)
+    worst = {
+        (place.role, arm): share_of_worst(place.draws, arm, comparison.seed)
+        for place in places_of(draws)
+        if place.name == WORST
+        for arm in arms
+    }
+    return Results(
+        comparison,
+        _statistics(draws, arms, comparison.reference),
+        _personal(comparison, arms),
+        arm_ranks(draws, arms),
+        worst,
+        {arm: _matrix(comparison, arm) for arm in comparison.local_arms if any(comparison.cells_of(arm))},
+        costs_of(comparison),
+        curves_of(comparison),
+    )
+
+
+def _statistics(draws: Draws, arms: Sequence[str], reference: str) -> Statistics:
+    places = places_of(draws)
+    others = {arm: reference for arm in arms if arm != reference} if reference in arms else {}
+    means = arm_means(places, COMPARED, arms)
+    return Statistics(reference, places, means, arm_differences(places, COMPARED, others))
+
+
+def _global_draws(comparison: Comparison, arms: Sequence[str]) -> dict[str, list[SiteDraws]]:
+    found: dict[str, list[SiteDraws]] = {}
+    for site, role in comparison.roles.items():
+        cells = [
+            cell
+            for arm in arms
+            for cell in comparison.cells_of(arm)
+            if not comparison.left_out_in_turn or cell.held_out == site
+        ]
+        judged = _judged(cells, site, lambda cell: cell.arm)
+        if judged:
+            found.setdefault(role, []).append(_drawn(comparison, site, judged, arms))
+    return found
+
+
+def _judged(
+    cells: Iterable[Cell], site: str, label: Callable[[Cell], str], model: str = "global"
+) -> dict[tuple[str, int], Judged]:
+    found = {}
+    for cell in cells:
+        judged = cell.judged(site, "personal" if model == "personal" else "global")
+        if judged is not None:
+            found[label(cell), cell.seed] = judged
+    return found
+
+
+def _drawn(
+    comparison: Comparison,
+    site: str,
+    judged: Mapping[tuple[str, int], Judged],
+    arms: Sequence[str],
+    metrics: Sequence[str] = COMPARED,
+) -> SiteDraws:
+    # A site's draws follow from its name: other arms or sites beside it do not change them.
+    seed = np.random.SeedSequence([comparison.seed, zlib.crc32(site.encode())])
+    return draw_site(
+        site, judged, arms, comparison.seeds, metrics=metrics, resamples=comparison.resamples, seed=seed
+    )
+
+
+def _personal(comparison: Comparison, arms: Sequence[str]) -> Statistics:
+    """Models of a training site's own: what an arm keeps there, and the local arms' models of the site."""
+    reference = f"{REFERENCE_ONCE_MORE}{comparison.reference}"
+    draws: list[SiteDraws] = []
+    found: dict[str, None] = {}
+    by_site = {}
+    for site, role in comparison.roles.items():
+        if role != "train" or comparison.left_out_in_turn:
+            continue
+        kept = _judged((c for arm in arms for c in comparison.cells_of(arm)), site, _arm, "personal")
+        alone = [c for arm in comparison.local_arms for c in comparison.cells_of(arm) if c.trained == site]
+        own = kept | _judged(alone, site, _arm)
+        if own:
+            beside = _judged(comparison.cells_of(comparison.reference), site, lambda _: reference)
+            by_site[site] = own | beside
+            found |= dict.fromkeys(arm for arm, _ in own)
+    listed = [reference, *found]
+    draws = [_drawn(comparison, site, judged, listed) for site, judged in by_site.items()]
+    return _statistics({"train": draws} if draws else {}, listed, reference)
+
+
+def _arm(cell: Cell) -> str:
+    return cell.arm
+
+
+def _matrix(comparison: Comparison, arm: str) -> list[tuple[str, ArmMean]]:
+    """Return the mean AUC, at every site, of the model of each site that trained alone.
+
+    Where sites are held out in turn a site is told by the models of its own fold, to which it gave nothing.
+    """
+    cells = list(comparison.cells_of(arm))
+    trained = [site for site in comparison.roles if any(cell.trained == site for cell in cells)]
+    found = []
+    for site, role in comparison.roles.items():
+        there = [cell for cell in cells if not comparison.left_out_in_turn or cell.held_out == site]
+        judged = _judged(there, site, lambda cell: cell.trained)
+        if judged:
+            drawn = _drawn(comparison, site, judged, trained, ["auc"])
+            means = arm_means([Place(site, role, (drawn,))], ["auc"], trained)
+            found += [(one.arm, one) for one in means]
+    return found

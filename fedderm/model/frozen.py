@@ -1,0 +1,28 @@
+"""A trunk that is not trained: built where it is needed, told apart by its weights, and never sent."""
+
+from fedderm.devices import seeded
+from fedderm.model.cascade import Cascade
+from fedderm.model.state import to_arrays
+from fedderm.settings import ModelSettings
+from fedderm.weights import FrozenTrunk, digest
+
+
+def initial_model(settings: ModelSettings, seed: int) -> Cascade:
+    """Return the first global model: pretrained trunks where the settings say so, heads at zero.
+
+    Without pretrained weights it follows from ``seed``, so that a site builds the same as the server.
+    """
+    seeded([seed, 0])
+    return Cascade(settings)
+
+
+def frozen_trunk(model: Cascade) -> FrozenTrunk:
+    """Return the model's trunk; the digest covers its normalisation too, which is no part of its state."""
+    arrays = {name: array for name, array in to_arrays(model).items() if is_trunk(name)}
+    normalisation = {name: getattr(model, name).cpu().numpy() for name in ("mean", "std")}
+    return FrozenTrunk(arrays, digest({**arrays, **normalisation}))
+
+
+def is_trunk(name: str) -> bool:
+    """Return whether an array of the whole model belongs to a trunk: to the module ``trunks``."""
+    return name.partition(".")[0] == "trunks"

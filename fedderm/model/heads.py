@@ -1,0 +1,75 @@
+"""The heads: what they say of a trunk's features. Under a frozen trunk they are all that trains and travels.
+
+Shapes: B images, T trunks (1 shared, 2 separate), F features of a trunk, D = 3 malignant classes (MEL, SCC,
+BCC).
+"""
+
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from fedderm.settings import ModelSettings
+
+MALIGNANT_CLASSES = 3
+
+
+class Logits(NamedTuple):
+    """``triage`` (B,): log odds of malignancy; ``differential`` (B, D): None in the binary scheme."""
+
+    triage: Tensor
+    differential: Tensor | None
+
+
+class Heads(nn.Module):
+    """The heads of the three schemes. They start at zero: untrained, all classes are equally likely."""
+
+    def __init__(self, settings: ModelSettings, features: int) -> None:
+        """Build the heads for trunks of ``features`` features."""
+        super().__init__()
+        self.scheme = settings.scheme
+        self.dropout = nn.Dropout(settings.dropout)
+        self.triage = _zero_linear(features, 1)
+        if settings.scheme != "binary":
+            self.differentiation = _zero_linear(features, MALIGNANT_CLASSES)
+
+    def forward(self, inputs: Tensor) -> Logits:
+        """Return the logits of ``inputs``: features (B, T, F), or whatever ``features`` takes."""
+        first, last = self.features(inputs)
+        # Heads stay in float32 under autocast: with bfloat16's eight bits many images would share a logit.
+        with torch.autocast(inputs.device.type, enabled=False):
+            return self._logits(self.dropout(first.float()), self.dropout(last.float()))
+
+    def _logits(self, first: Tensor, last: Tensor) -> Logits:
+        triage = cast("Tensor", self.triage(first)).squeeze(1)
+        if self.scheme == "binary":
+            return Logits(triage, None)
+        differential = cast("Tensor", self.differentiation(last))
+        if self.scheme == "four_class":
+            # The triage head is the benign logit's negative: log sum exp(malignant) - benign.
+            triage = torch.logsumexp(differential, dim=1) + triage
+        return Logits(triage, differential)
+
+    def features(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what the triage and the differentiation head see of ``inputs``, (B, F) each."""
+        return inputs[:, 0], inputs[:, -1]
+
+    def trunk_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters of the backbones: none, the features come from elsewhere."""
+        return []
+
+    def heads(self) -> list[tuple[str, nn.Module]]:
+        """Return the heads by name."""
+        return [(name, child) for name, child in self.named_children() if isinstance(child, nn.Linear)]
+
+    def head_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters of the heads."""
+        trunk = {id(parameter) for parameter in self.trunk_parameters()}
+        return [parameter for parameter in self.parameters() if id(parameter) not in trunk]
+
+
+def _zero_linear(inputs: int, outputs: int) -> nn.Linear:
+    layer = nn.Linear(inputs, outputs)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
