@@ -109,6 +109,7 @@ class Link:
 def test_a_late_site_and_a_killed_site_are_named_and_the_rounds_go_on(flower: Flower, tmp_path: Path) -> None:
     """Round 1: all, 2.25. Round 2: c is stopped in the middle (SIGSTOP) past the deadline: a and b alone add
     (10 + 40) / 30. Round 3: c goes on, its reply to round 2 comes now and counts for nothing; all add 2.25.
+    Where c was still for a minute, Flower itself says so in round 3, and a and b are alone once more.
     Round 4: b is killed (SIGKILL) in the middle: a and c add (10 + 40) / 20."""
     link = Link(flower, tmp_path, rounds=5, quorum=0.3)
     link.hold("c", 2)
@@ -125,15 +126,15 @@ def test_a_late_site_and_a_killed_site_are_named_and_the_rounds_go_on(flower: Fl
     link.until(lambda: link.began("b", 4), "b trains in round 4")
     link.signal("b", signal.SIGKILL)
     link.until(lambda: link.state()["round"] == 4, "round 4 ends without b")
-    second, fourth = link.refused()[1], link.refused()[3]
-    assert link.refused()[0] == link.refused()[2] == {}
+    first, second, third, fourth = link.refused()
+    assert first == {}
     assert second.keys() == {"c"}
     assert second["c"].startswith("site c: no answer within "), second
+    assert third == {} or "Node Unavailable" in third["c"], third
     assert fourth.keys() == {"b"}
     assert fourth["b"].startswith("site b: "), fourth
-    expected = 2.25 + 50 / 30 + 2.25 + 50 / 20
+    expected = 2.25 + 50 / 30 + (50 / 30 if third else 2.25) + 50 / 20
     assert link.model() == pytest.approx(expected, rel=1e-6)
-    assert link.state()["history"][2]["sites"].keys() == set(SITES)
 
 
 @pytest.mark.slow
