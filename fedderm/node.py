@@ -28,7 +28,7 @@ from fedderm.model.state import features_of, load_arrays
 from fedderm.settings import Experiment, ModelSettings, TrainingSettings
 from fedderm.trainset import Images, TrainSet, site_train_set
 from fedderm.weights import Arrays
-from sites.cache import open_cache
+from sites.cache import PixelCache, PixelSettings, open_cache
 from sites.catalogue import Site, load_site
 from sites.salted import salted
 from sites.site import SiteSettings
@@ -202,8 +202,8 @@ def _open_site(
 ) -> LocalSite:
     experiment = from_json(experiment_json)
     site = _SITE.validate_json(site_json)
-    data = load_site(site, experiment.data_root, experiment.work_dir, experiment.seed)
-    cache = open_cache(data, experiment.model.pixels(), experiment.work_dir)
+    pixels = experiment.model.pixels().model_dump_json()
+    cache, notes = _read_site(site_json, experiment.data_root, experiment.work_dir, experiment.seed, pixels)
     table = cache.table
     if given_up:
         # Emptied, not removed: row i must stay image i of the pixel cache.
@@ -212,7 +212,16 @@ def _open_site(
     # Without the 4 KB a image that only the simulation's own audit looks at.
     fingerprints = cache.fingerprints[["image_id", "content"]].copy()
     frozen = CachedSite(cache.pixels, cache.folder.name, experiment, trunk) if trunk else None
-    return LocalSite(site, table, cache.pixels, fingerprints, tuple(data.notes), frozen)
+    return LocalSite(site, table, cache.pixels, fingerprints, notes, frozen)
+
+
+@lru_cache(maxsize=64)
+def _read_site(
+    site_json: str, data_root: Path | None, work_dir: Path, seed: int, pixels: str
+) -> tuple[PixelCache, tuple[str, ...]]:
+    """Return the site's images and notes: read once for all experiments that only train otherwise."""
+    data = load_site(_SITE.validate_json(site_json), data_root, work_dir, seed)
+    return open_cache(data, PixelSettings.model_validate_json(pixels), work_dir), tuple(data.notes)
 
 
 def site_seed(experiment: Experiment, name: str, round_number: int) -> list[int]:
