@@ -36,6 +36,9 @@ from sites.site import SiteSettings
 SITE_FILE = "site"
 """The key of a deployed node's ``--node-config`` that names its site file."""
 
+TRUNK_FILE = "trunk"
+"""The key of a deployed node's ``--node-config`` that names its file of a frozen trunk's weights."""
+
 ATTRIBUTES = {
     "sex": "sex",
     "anatomical site": "anatom_site",

@@ -138,8 +138,13 @@ class TrainingSettings(Settings):
     """Malignant images are drawn at most this many times as often as they occur ..."""
     malignant_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.4
     """... and at most until they are this fraction of what is drawn."""
-    prior_adjustment: bool = True
-    """Add each site's log prior odds to the triage logit in the loss (logit adjustment)."""
+    label_skew: Literal["none", "logit_adjustment", "fedlc"] = "logit_adjustment"
+    """What the loss does about sites whose classes are unlike: nothing; a site's log class frequencies added
+    to the logits; or FedLC's margins, wider for rarer classes. docs/models.md."""
+    label_skew_tau: Annotated[float, Field(ge=0)] = 1.0
+    """Its strength; 0 is none. Logit adjustment of 1 takes a site's prevalence out of the score."""
+    label_skew_heads: Literal["triage", "both"] = "triage"
+    """Whether MEL, SCC and BCC are adjusted among each other, too."""
     differentiation_weight: Annotated[float, Field(ge=0)] = 1.0
     """Weight of the MEL/SCC/BCC loss beside the triage loss."""
     augmentation: AugmentationSettings = AugmentationSettings()
@@ -158,6 +163,11 @@ class TrainingSettings(Settings):
         if (self.local_epochs is None) == (self.local_steps is None):
             raise ValueError("local_steps stands in place of local_epochs; give one of the two")
         return self
+
+    @property
+    def prevalence_free(self) -> bool:
+        """Return whether the triage logit is relative to even odds, whatever a site's prevalence is."""
+        return self.label_skew == "logit_adjustment" and self.label_skew_tau == 1
 
     @model_validator(mode="after")
     def _frozen_means_frozen(self) -> Self:

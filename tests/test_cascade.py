@@ -41,8 +41,10 @@ def images(count: int = 6) -> Tensor:
 
 
 def loss(model: Cascade, logits: Logits, classes: Tensor, log_odds: Tensor | None = None) -> Tensor:
-    odds = torch.zeros(len(classes)) if log_odds is None else log_odds
-    return _losses(model.scheme, logits, classes, odds, TrainingSettings())[1]
+    shifts = torch.zeros(len(classes), 4)
+    if log_odds is not None:
+        shifts[:, 0] = log_odds
+    return _losses(model.scheme, logits, classes, shifts, TrainingSettings())[1]
 
 
 def moved(parameters: list[nn.Parameter]) -> bool:

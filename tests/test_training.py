@@ -134,7 +134,7 @@ def test_the_initial_loss_is_the_zero_heads_loss() -> None:
     for _, head in model.heads():
         for parameter in head.parameters():
             nn.init.zeros_(parameter)
-    found = initial_loss(model, data(), settings(prior_adjustment=False))
+    found = initial_loss(model, data(), settings(label_skew="none"))
     assert found == pytest.approx(math.log(2) + 0.5 * math.log(3), rel=1e-5)
 
 
