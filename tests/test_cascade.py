@@ -44,7 +44,7 @@ def loss(model: Cascade, logits: Logits, classes: Tensor, log_odds: Tensor | Non
     shifts = torch.zeros(len(classes), 4)
     if log_odds is not None:
         shifts[:, 0] = log_odds
-    return _losses(model.scheme, logits, classes, shifts, TrainingSettings())[1]
+    return _losses(model.scheme, logits, classes, shifts, TrainingSettings())[1].mean()
 
 
 def moved(parameters: list[nn.Parameter]) -> bool:
