@@ -158,7 +158,11 @@ def test_the_server_app_and_then_the_superlink_are_killed_in_mid_round(
     link.release("b", 3)
     assert link.state()["round"] == 2
 
+    for name in SITES:  # SuperNodes that a SuperLink does not know any more end by themselves
+        link.signal(name, signal.SIGKILL)
     link.superlink = flower.start()
+    for name in SITES:
+        link.start_node(name)
     link.serve()
     link.until(lambda: bool(link.state()["finished"]), "the run ends")
     assert link.refused() == [{}] * 3
