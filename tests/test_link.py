@@ -111,7 +111,7 @@ def test_a_late_site_and_a_killed_site_are_named_and_the_rounds_go_on(flower: Fl
     (10 + 40) / 30. Round 3: c goes on, its reply to round 2 comes now and counts for nothing; all add 2.25.
     Where c was still for a minute, Flower itself says so in round 3, and a and b are alone once more.
     Round 4: b is killed (SIGKILL) in the middle: a and c add (10 + 40) / 20."""
-    link = Link(flower, tmp_path, rounds=5, quorum=0.3, deadline=15.0)
+    link = Link(flower, tmp_path, rounds=5, quorum=0.3, deadline=50.0)
     link.hold("c", 2)
     link.hold("b", 4)
     link.serve()
