@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 from collections.abc import Sequence
@@ -236,3 +237,15 @@ def auc_without(folder: RunFolder, site: LocalSite, ids: set[str]) -> float:
     rows = site.rows("test")
     keep = ~site.table["image_id"].iloc[rows].isin(ids).to_numpy()
     return float(roc_auc_score(scores.truth[keep] > 0, scores.triage[keep]))
+
+
+def test_each_fault_in_the_docs_names_a_test_that_exists() -> None:
+    tests = Path(__file__).resolve().parent
+    page = (tests.parent / "docs" / "faults.md").read_text(encoding="utf-8")
+    rows = [line for line in page.splitlines() if line.startswith("| ") and "| test |" not in line]
+    assert len(rows) > 15
+    for row in rows:
+        named = re.findall(r"`(test_\w+\.py)(?:::(\w+))?`", row.rpartition(" | ")[2])
+        assert named, f"no test: {row}"
+        for file, name in named:
+            assert not name or f"def {name}(" in (tests / file).read_text(encoding="utf-8"), f"{file}: {name}"

@@ -26,7 +26,7 @@ def main(grid: Grid, context: Context) -> None:
     start = time.monotonic()
     cards = roll_call(within(session, 600.0))
     # A reply takes as long as Flower's processes take to begin: seconds, or a minute on a busy machine.
-    deadline = max(15.0, 2 * (time.monotonic() - start))
+    deadline = max(folder.experiment.strategy.deadline, 3 * (time.monotonic() - start))
     run_rounds(within(session, deadline), cards, Initial({"w": np.zeros(2, np.float32)}, ()))
     folder.finish()
 
