@@ -17,7 +17,7 @@ A class that a site lacks has s = -inf, the limit of both: the site neither rais
 import numpy as np
 import numpy.typing as npt
 
-from fedderm.settings import Scheme, TrainingSettings
+from fedderm.training_settings import Scheme, TrainingSettings
 
 Floats = npt.NDArray[np.float64]
 

@@ -20,17 +20,15 @@ from fedderm.judging import Frame, judge
 from fedderm.messages import Instruction
 from fedderm.model.state import to_arrays
 from fedderm.node import (
-    SITE_FILE,
-    TRUNK_FILE,
     LocalSite,
     Seen,
     open_site,
-    site_of_node,
     site_seed,
     worker_model,
 )
 from fedderm.settings import Experiment
 from fedderm.site_card import site_card
+from fedderm.site_file import SITE_FILE, TRUNK_FILE, site_of_node
 from fedderm.site_method import SiteMethod, adapt_to
 from fedderm.training import Stretch, train_locally
 from fedderm.trainset import TrainSet, pool

@@ -16,7 +16,7 @@ from fedderm.devices import autocast, seeded
 from fedderm.inference import views_of
 from fedderm.label_skew import logit_shifts
 from fedderm.model.heads import Heads, Logits
-from fedderm.settings import TrainingSettings
+from fedderm.training_settings import TrainingSettings
 from fedderm.trainset import TrainSet
 from strategies.fednova import accumulated_rate
 from strategies.site_side import LocalObjective

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from fedderm.settings import TrainingSettings
+from fedderm.training_settings import TrainingSettings
 from sites.diagnoses import CLASSES
 
 Ints = npt.NDArray[np.int64]

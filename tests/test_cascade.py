@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from fedderm.model.cascade import Cascade
 from fedderm.model.heads import Logits
 from fedderm.model.state import load_arrays, to_arrays
-from fedderm.settings import ModelSettings, TrainingSettings
+from fedderm.settings import ModelSettings
 from fedderm.training import _losses
+from fedderm.training_settings import TrainingSettings
 
 
 def network(scheme: str = "cascade", trunk: str = "shared", dropout: float = 0.0, seed: int = 0) -> Cascade:

@@ -18,7 +18,7 @@ from fedderm.evaluation.scores import Scores
 from fedderm.node import worker_model
 from fedderm.report import build_report
 from fedderm.runs import RunFolder
-from fedderm.settings import TrainingSettings
+from fedderm.training_settings import TrainingSettings
 from fedderm.weights import read_arrays
 from strategies.errors import Interrupted
 

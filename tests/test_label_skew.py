@@ -12,8 +12,8 @@ from torch import Tensor
 
 from fedderm.label_skew import class_shifts, logit_shifts
 from fedderm.model.heads import Logits
-from fedderm.settings import TrainingSettings
 from fedderm.training import Stretch, _losses, shifted, train_locally
+from fedderm.training_settings import TrainingSettings
 from fedderm.trainset import TrainSet, site_train_set
 
 KINDS = ("none", "logit_adjustment", "fedlc")

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from fedderm.inference import predict_logits
 from fedderm.model.cascade import Cascade
-from fedderm.settings import TrainingSettings
 from fedderm.training import (
     AddedGradient,
     Stretch,
@@ -25,6 +24,7 @@ from fedderm.training import (
     rate_factors,
     train_locally,
 )
+from fedderm.training_settings import TrainingSettings
 from fedderm.trainset import TrainSet, pool, site_train_set
 from strategies.fednova import accumulated_rate
 from strategies.site_side import LocalObjective

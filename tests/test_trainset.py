@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedderm.settings import TrainingSettings
+from fedderm.training_settings import TrainingSettings
 from fedderm.trainset import TrainSet, pool, site_train_set
 
 
