@@ -178,7 +178,7 @@ def test_no_gpu_where_one_was_asked_for(tmp_path: Path) -> None:
     [
         ("strategy={name: fedadam, parameters: {etta: 0.1}}", "no parameter etta; did you mean eta?"),
         ("strategy={name: krum, parameters: {num_nodes: 1}}", "strategy krum has no parameter num_nodes"),
-        ("strategy.name=fedproxx", 'found "fedproxx" (did you mean fedprox?)'),
+        ("strategy.name=fedproxx", "there is no strategy fedproxx; did you mean fedprox?"),
         ("model.backbone=resnet99", "model.backbone: timm has no model resnet99; did you mean resnet"),
         ("model={backbone: resnet18}", "model.pretrained: no package holds weights for resnet18"),
         ("model.pretrained=/absent.pth", "model.pretrained: /absent.pth is no file"),
