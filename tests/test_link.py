@@ -18,8 +18,6 @@ from federations import new_run
 from flower_processes import Flower
 from safetensors.numpy import load_file
 
-from fedderm.runs import RunFolder
-
 APP = Path(__file__).resolve().parent / "link_app"
 ROOT = APP.parents[1]
 SITES = {"a": (10, 1.0), "b": (20, 2.0), "c": (10, 4.0)}
@@ -69,7 +67,7 @@ class Link:
         while not happened():
             if time.monotonic() > end:
                 pytest.fail(f"it did not come to it: {what}\n{self.log.read_text()}")
-            time.sleep(0.02)
+            time.sleep(0.1)
 
     def signal(self, name: str, number: signal.Signals) -> None:
         """Send a signal to all processes of a site: its SuperNode and the app that trains."""
@@ -94,7 +92,7 @@ class Link:
         return (self.gate / f"{name}-{number}.ended").exists()
 
     def state(self) -> dict[str, Any]:
-        return RunFolder.open(self.folder.path).state()
+        return self.folder.state()
 
     def refused(self) -> list[dict[str, str]]:
         return [entry["refused"] for entry in self.state()["history"]]
