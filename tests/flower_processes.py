@@ -63,11 +63,10 @@ class Flower:
 
     def node(self, config: str, **marks: str) -> subprocess.Popen[bytes]:
         """Start a SuperNode with this node config; ``marks`` are variables that its processes inherit."""
-        where = ["--superlink", f"127.0.0.1:{self.port}", "--port", str(free_port())]
+        where = ["--insecure", "--superlink", f"127.0.0.1:{self.port}", "--port", str(free_port())]
         with (self.home / "supernodes.log").open("a") as log:
             return subprocess.Popen(
-                ["flower-supernode", "--insecure", *where, "--node-config", config]
-                + ["--isolation", "subprocess"],
+                ["flower-supernode", *where, "--node-config", config, "--isolation", "subprocess"],
                 env={**self.environment, **marks},
                 stdout=log,
                 stderr=subprocess.STDOUT,

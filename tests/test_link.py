@@ -104,7 +104,7 @@ class Link:
 
 
 def was_missing(name: str, refused: dict[str, str]) -> bool:
-    """Return whether this site alone is left out: for its silence, or for want of a heartbeat for a minute."""
+    """Return whether this site alone is left out: it was silent, or sent no heartbeat for a minute."""
     (sentence,) = refused.values()
     words = (f"site {name}: no answer within ", f"site {name}: Error: Node Unavailable")
     return list(refused) == [name] and sentence.startswith(words)
