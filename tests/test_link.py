@@ -111,6 +111,7 @@ def was_missing(name: str, refused: dict[str, str]) -> bool:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_a_late_site_and_a_killed_site_are_named_and_the_rounds_go_on(flower: Flower, tmp_path: Path) -> None:
     """Round 1: all, 2.25. Round 2: c is stopped in the middle (SIGSTOP) past the deadline: a and b alone add
     (10 + 40) / 30. Round 3: c goes on, its reply to round 2 comes now and counts for nothing; all add 2.25.
@@ -141,6 +142,7 @@ def test_a_late_site_and_a_killed_site_are_named_and_the_rounds_go_on(flower: Fl
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_the_server_app_and_then_the_superlink_are_killed_in_mid_round(
     flower: Flower, tmp_path: Path
 ) -> None:
