@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedderm.settings import AugmentationSettings
+from fedderm.training_settings import AugmentationSettings
 
 # Our choice, backed by what differs between real sites (channel gains: log-SD about 0.07 between sources).
 ZOOM, ASPECT, SHIFT = 0.25, 0.08, 0.08

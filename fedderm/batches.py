@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fedderm.augment import augment
-from fedderm.settings import AugmentationSettings
+from fedderm.training_settings import AugmentationSettings
 from fedderm.trainset import TrainSet
 
 

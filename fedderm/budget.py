@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from fedderm.settings import TrainingSettings
+from fedderm.training_settings import TrainingSettings
 
 
 def batch_size(images: int, settings: TrainingSettings) -> int:

@@ -18,7 +18,11 @@ from fedderm.devices import autocast
 from fedderm.model.heads import Heads, Logits
 
 BATCH = 256
-"""Images at a time, up to ``BATCH_SIDE`` pixels a side; fewer of larger ones, for the sake of memory."""
+"""Images at a time on a GPU, up to ``BATCH_SIDE`` pixels a side; fewer of larger ones, for the sake of
+memory.
+"""
+CPU_BATCH = 16
+"""Images at a time on a CPU, whose caches hold no more: twice as many a second as with 256."""
 BATCH_SIDE = 112
 
 Images = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
@@ -59,7 +63,7 @@ def score_images(
     triage, differential = [np.empty(0)], [np.empty((0, 3))]
     features = [np.empty((0, model.triage.in_features), np.float32)]
     with torch.inference_mode(), _head_inputs(model) as seen:
-        for chosen in batches(rows, side_of(images)):
+        for chosen in batches(rows, side_of(images), batch_on(device)):
             with autocast(device, precision):
                 logits = _mean([model(view) for view in views_of(images[chosen], views, device)])
             triage.append(logits.triage.double().cpu().numpy())
@@ -94,9 +98,20 @@ def side_of(images: Images) -> int:
     return images.shape[1] if images.dtype == np.uint8 else 1
 
 
-def batches(rows: npt.NDArray[np.int64], side: int) -> Iterator[npt.NDArray[np.int64]]:
-    """Yield ``rows`` (n,) of images of ``side`` pixels in as many parts as memory asks for."""
-    size = max(1, min(BATCH, BATCH * BATCH_SIDE**2 // side**2))
+def batch_on(device: torch.device) -> int:
+    """Return how many images a device takes at a time."""
+    return CPU_BATCH if device.type == "cpu" else BATCH
+
+
+def batches(
+    rows: npt.NDArray[np.int64], side: int, most: int | None = None
+) -> Iterator[npt.NDArray[np.int64]]:
+    """Yield ``rows`` (n,) of images of ``side`` pixels in as many parts as memory asks for.
+
+    ``most`` images at a time, None: BATCH; of features, which have one pixel a side, many more.
+    """
+    most = BATCH if most is None else most
+    size = max(1, min(most if side > 1 else BATCH * BATCH_SIDE**2, BATCH * BATCH_SIDE**2 // side**2))
     for start in range(0, len(rows), size):
         yield rows[start : start + size]
 

@@ -1,21 +1,18 @@
 """A site at work: its settings, its table and its pixels, opened once in a worker and kept across rounds."""
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
-import yaml
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from fedderm.config import from_json, to_json
-from fedderm.config_sentences import sentence_of
 from fedderm.devices import pick_device, use_threads
 from fedderm.evaluation.documents import SplitSize
 from fedderm.evaluation.scores import Scores
@@ -25,16 +22,14 @@ from fedderm.inference import score_images
 from fedderm.model.cascade import Cascade
 from fedderm.model.heads import Heads
 from fedderm.model.state import features_of, load_arrays
-from fedderm.settings import Experiment, ModelSettings, TrainingSettings
+from fedderm.settings import Experiment, ModelSettings
+from fedderm.training_settings import TrainingSettings
 from fedderm.trainset import Images, TrainSet, site_train_set
 from fedderm.weights import Arrays
 from sites.cache import PixelSettings, open_cache
 from sites.catalogue import Site, load_site
 from sites.salted import salted
 from sites.site import SiteSettings
-
-SITE_FILE = "site"
-"""The key of a deployed node's ``--node-config`` that names its site file."""
 
 ATTRIBUTES = {
     "sex": "sex",
@@ -45,10 +40,6 @@ ATTRIBUTES = {
 """Attributes of subgroups, beside age, and their columns. Skin type is recorded, never read off pixels."""
 
 _SITE: TypeAdapter[Site] = TypeAdapter(Site)
-
-
-class _SiteFile(BaseModel):
-    site: list[Site]  # one; a list's entry is called by its name in a sentence
 
 
 @dataclass(frozen=True)
@@ -146,44 +137,6 @@ def _size(part: pd.DataFrame) -> SplitSize:
         positive_images=len(positive),
         positive_lesions=int(positive["lesion_id"].nunique()),
     )
-
-
-def site_of_node(experiment: Experiment, node_config: Mapping[str, Any]) -> Site:
-    """Return the site that a Flower node holds.
-
-    A deployed node reads the site file its node config names; a simulated one takes its own line of the
-    experiment's ``sites``. Raises ValueError where neither can be done.
-    """
-    if SITE_FILE in node_config:
-        return read_site_file(Path(str(node_config[SITE_FILE])))
-    position = int(str(node_config.get("partition-id", -1)))
-    if not 0 <= position < len(experiment.sites):
-        raise ValueError(
-            f"this node has partition {position} but the experiment lists {len(experiment.sites)} sites; "
-            "start as many nodes as sites, or give the node its site file "
-            "(--node-config 'site=\"/path/site.yaml\"')"
-        )
-    return experiment.sites[position]
-
-
-def read_site_file(path: Path) -> Site:
-    """Return the site a hospital describes in its own YAML file; its relative ``path`` starts at that file.
-
-    Raises ValueError naming file and key.
-    """
-    raw: Any = None
-    try:
-        raw = {"site": [yaml.safe_load(path.read_text(encoding="utf-8-sig"))]}
-        (site,) = _SiteFile.model_validate(raw).site
-    except OSError as error:
-        raise ValueError(f"{path}: the site file cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: is not UTF-8 text; expected a YAML site file") from error
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
-    except ValidationError as error:
-        raise ValueError(f"{path}: {sentence_of(error.errors(), raw, _SiteFile)}") from error
-    return site if site.path is None else site.model_copy(update={"path": path.resolve().parent / site.path})
 
 
 def open_site(

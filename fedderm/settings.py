@@ -2,26 +2,17 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from fedderm.compare_settings import CompareSettings
 from fedderm.config_sentences import nearest
 from fedderm.runtime import Resources
+from fedderm.training_settings import Fraction, Positive, Scheme, Settings, TrainingSettings
 from sites.cache import PixelSettings
 from sites.catalogue import Site
 from strategies.names import STRATEGIES, unknown
-
-Scheme = Literal["binary", "four_class", "cascade"]
-Positive = Annotated[float, Field(gt=0)]
-Fraction = Annotated[float, Field(gt=0, le=1)]
-
-
-class Settings(BaseModel):
-    """Frozen settings that refuse unknown keys and say what they mean."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class StrategySettings(Settings):
@@ -31,7 +22,7 @@ class StrategySettings(Settings):
     """One of ``strategies.names.STRATEGIES``; docs/strategies.md says what each does."""
     proximal_mu: Annotated[float, Field(ge=0)] = 0.0
     """FedProx's mu; 0 is FedAvg."""
-    parameters: dict[str, int | float | str] = {}
+    parameters: dict[str, int | float | str] = Field(default_factory=dict)
     """Of the other strategies, such as {eta: 0.01} for fedadam."""
     average_last: Annotated[int, Field(ge=1)] = 1
     """The final model is the mean of the global models after the last so many rounds; 1: the last one."""
@@ -88,85 +79,6 @@ class ModelSettings(Settings):
     def pixels(self) -> PixelSettings:
         """Return the pixel cache's settings."""
         return PixelSettings(image_size=self.image_size, crop=self.crop, colour=self.colour)
-
-
-class AugmentationSettings(Settings):
-    """Random changes of a training image; strengths multiply the documented ranges, 0 switches off."""
-
-    geometry: Annotated[float, Field(ge=0, le=3)] = 1.0
-    """Flips and any rotation (whenever > 0), zoom, aspect and shift in proportion."""
-    colour: Annotated[float, Field(ge=0, le=3)] = 1.0
-    """Channel gains, gamma, saturation, contrast and brightness."""
-
-
-class TrainingSettings(Settings):
-    """What a training site does in one round."""
-
-    trunk: Literal["trained", "frozen"] = "trained"
-    """frozen: only the heads are trained and sent. Every site computes the trunk's features once and keeps
-    them on its disk; the one augmentation left is mirroring."""
-    head_start: Literal["none", "ridge"] = "none"
-    """ridge: before the first round the heads are fitted to the trunk's features in closed form, in one
-    exchange."""
-    head_penalty: Positive = 0.5
-    """Of that ridge regression, relative to the features' mean square."""
-    local_epochs: Positive | None = 1.0
-    """Passes over the site's training images a round; fractions allowed."""
-    local_steps: Annotated[int, Field(ge=1)] | None = None
-    """In place of passes: this many batches a round at every site, however many images it has."""
-    source_balanced: bool | None = None
-    """The pooled baseline draws as many images of each site as of another. None: with local_steps, as the
-    sites then do; with passes it draws every image as often as another."""
-    seed: Annotated[int, Field(ge=0, lt=2**31)] | None = None
-    """Of initial weights, draws and dropout; None: the experiment's. Splits, simulated centres and intervals
-    always have the experiment's."""
-    batch_size: Annotated[int, Field(ge=1)] = 32
-    optimizer: Literal["adamw", "sgd"] = "adamw"
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """Nesterov's, of sgd; 0 is plain SGD."""
-    learning_rate: Positive = 0.0003
-    head_factor: Positive = 10.0
-    """The heads' learning rate over the trunk's: they start from nothing, the trunk from ImageNet."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0001
-    schedule: Literal["cosine", "constant"] = "cosine"
-    """Over all rounds; a site's rate follows from the round, so a resumed run has the same."""
-    clip_norm: Positive = 1.0
-    """Largest gradient norm."""
-    norm_statistics: Literal["frozen", "local"] = "frozen"
-    """BatchNorm with the global model's running statistics (no client drift), or the batch's own."""
-    oversampling: Annotated[float, Field(ge=1)] = 4.0
-    """Malignant images are drawn at most this many times as often as they occur ..."""
-    malignant_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.4
-    """... and at most until they are this fraction of what is drawn."""
-    prior_adjustment: bool = True
-    """Add each site's log prior odds to the triage logit in the loss (logit adjustment)."""
-    differentiation_weight: Annotated[float, Field(ge=0)] = 1.0
-    """Weight of the MEL/SCC/BCC loss beside the triage loss."""
-    augmentation: AugmentationSettings = AugmentationSettings()
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """auto: bfloat16 autocast on a GPU, float32 on a CPU."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _steps_replace_passes(cls, given: Any) -> Any:
-        if isinstance(given, dict) and given.get("local_steps") is not None:
-            return {"local_epochs": None, **given}
-        return given
-
-    @model_validator(mode="after")
-    def _passes_or_steps(self) -> Self:
-        if (self.local_epochs is None) == (self.local_steps is None):
-            raise ValueError("local_steps stands in place of local_epochs; give one of the two")
-        return self
-
-    @model_validator(mode="after")
-    def _frozen_means_frozen(self) -> Self:
-        if self.trunk == "frozen" and self.norm_statistics == "local":
-            raise ValueError(
-                "norm_statistics: local changes the trunk's BatchNorm layers, and trunk: frozen computes its "
-                "features once; remove one of the two"
-            )
-        return self
 
 
 class EvaluationSettings(Settings):

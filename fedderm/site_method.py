@@ -14,9 +14,10 @@ from fedderm.inference import batches
 from fedderm.model.heads import Heads
 from fedderm.model.state import load_arrays, own_names, parameter_arrays, to_arrays
 from fedderm.node import LocalSite
-from fedderm.settings import Experiment, TrainingSettings
+from fedderm.settings import Experiment
 from fedderm.site_store import SiteStore
 from fedderm.training import TrainResult, initial_loss, rate_factors
+from fedderm.training_settings import TrainingSettings
 from fedderm.trainset import TrainSet
 from fedderm.weights import Arrays
 from strategies.catalogue import site_side

@@ -19,8 +19,16 @@ from fedderm.feature_moments import feature_moments
 from fedderm.judging import Frame, judge
 from fedderm.messages import Instruction
 from fedderm.model.state import to_arrays
-from fedderm.node import SITE_FILE, LocalSite, Seen, open_site, site_of_node, site_seed, worker_model
+from fedderm.node import (
+    LocalSite,
+    Seen,
+    open_site,
+    site_seed,
+    worker_model,
+)
+from fedderm.settings import Experiment
 from fedderm.site_card import site_card
+from fedderm.site_file import SITE_FILE, TRUNK_FILE, site_of_node
 from fedderm.site_method import SiteMethod, adapt_to
 from fedderm.training import Stretch, train_locally
 from fedderm.trainset import TrainSet, pool
@@ -139,12 +147,33 @@ def _reference(message: Message) -> ShiftReference | None:
 
 
 def _site(instruction: Instruction, context: Context) -> LocalSite:
-    return _opened(instruction, site_of_node(instruction.experiment, context.node_config))
+    return _opened(instruction, site_of_node(instruction.experiment, context.node_config), context)
 
 
-def _opened(instruction: Instruction, site: Site) -> LocalSite:
+def _opened(instruction: Instruction, site: Site, context: Context) -> LocalSite:
+    experiment = _with_own_weights(instruction.experiment, site, context)
     salt, given_up = messages.given_up_images(instruction, site.name)
-    return open_site(instruction.experiment, site, salt, given_up, messages.frozen_trunk(instruction))
+    return open_site(experiment, site, salt, given_up, messages.frozen_trunk(instruction))
+
+
+def _with_own_weights(experiment: Experiment, site: Site, context: Context) -> Experiment:
+    """Return the experiment with the path of the frozen trunk's weights on this machine.
+
+    A server must not choose what is read on a hospital's machine, which names its file itself.
+    """
+    needs_file = experiment.training.trunk == "frozen" and experiment.model.pretrained not in (
+        "none",
+        "package",
+    )
+    if SITE_FILE not in context.node_config or not needs_file:
+        return experiment
+    if TRUNK_FILE not in context.node_config:
+        raise ValueError(
+            f"site {site.name}: the frozen trunk's weights come from a file; name your copy of it "
+            '(--node-config \'site="/path/site.yaml" trunk="/path/weights.safetensors"\')'
+        )
+    own = experiment.model.model_copy(update={"pretrained": str(context.node_config[TRUNK_FILE])})
+    return experiment.model_copy(update={"model": own})
 
 
 def _effective(instruction: Instruction, site: LocalSite) -> dict[str, float]:
@@ -185,7 +214,7 @@ def _train_set(instruction: Instruction, site: LocalSite, context: Context) -> t
         raise ValueError(
             f"site {site.settings.name}: the pooled baseline is for simulations; it refuses to train"
         )
-    members = [_opened(instruction, one) for one in experiment.sites if one.role == "train"]
+    members = [_opened(instruction, one, context) for one in experiment.sites if one.role == "train"]
     # One site's pool is that site: it draws what it would draw in a federation of one.
     name = members[0].settings.name if len(members) == 1 else "(pooled)"
     balanced = experiment.training.source_balanced

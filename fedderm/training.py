@@ -14,8 +14,9 @@ from fedderm.batches import training_batch
 from fedderm.budget import batch_size, steps_of
 from fedderm.devices import autocast, seeded
 from fedderm.inference import views_of
+from fedderm.label_skew import logit_shifts
 from fedderm.model.heads import Heads, Logits
-from fedderm.settings import TrainingSettings
+from fedderm.training_settings import TrainingSettings
 from fedderm.trainset import TrainSet
 from strategies.fednova import accumulated_rate
 from strategies.site_side import LocalObjective
@@ -65,17 +66,17 @@ def train_locally(
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     added = AddedGradient(model, objective or LocalObjective())
     rates = []
+    shifts = torch.from_numpy(logit_shifts(data.drawn, model.scheme, settings)).float().to(device)
     total = torch.zeros(2, dtype=torch.float64, device=device)
     for step in range(steps):
         chosen = order[step * size : (step + 1) * size]
         done = ((stretch.round - 1) * steps + step) / (stretch.rounds * steps)
         rates.append(_set_rate(optimizer, settings, done, min(1.0, (step + 1) / max(5, 0.2 * steps))))
         classes = torch.from_numpy(data.classes[chosen]).to(device)
-        log_odds = torch.from_numpy(data.log_odds[chosen]).float().to(device)
         inputs = training_batch(data, chosen, settings.augmentation, generator, device)
         with autocast(device, settings.precision):
             logits = model(inputs)
-        losses = _losses(model.scheme, logits, classes, log_odds, settings)
+        losses = _losses(model.scheme, logits, classes, shifts[torch.from_numpy(chosen)], settings)
         triage, loss = (one.mean() for one in losses)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -136,15 +137,15 @@ def initial_loss(model: Heads, data: TrainSet, settings: TrainingSettings) -> fl
     """Return the model's mean loss per drawn image, without augmentation or dropout."""
     device = next(model.parameters()).device
     model.eval()
+    shifts = torch.from_numpy(logit_shifts(data.drawn, model.scheme, settings)).float().to(device)
     total = torch.zeros((), dtype=torch.float64, device=device)
     with torch.inference_mode():
         for start in range(0, len(data), settings.batch_size):
             chosen = np.arange(start, min(start + settings.batch_size, len(data)))
             classes = torch.from_numpy(data.classes[chosen]).to(device)
-            log_odds = torch.from_numpy(data.log_odds[chosen]).float().to(device)
             with autocast(device, settings.precision):
                 logits = model(next(views_of(data.batch(chosen), 1, device)))
-            _, loss = _losses(model.scheme, logits, classes, log_odds, settings)
+            _, loss = _losses(model.scheme, logits, classes, shifts[torch.from_numpy(chosen)], settings)
             total += (loss.double() * torch.from_numpy(data.weights[chosen]).to(device)).sum()
     return float(total) / float(data.weights.sum())
 
@@ -159,18 +160,32 @@ def rate_factors(model: Heads, settings: TrainingSettings) -> dict[str, float]:
 
 
 def _losses(
-    scheme: str, logits: Logits, classes: Tensor, log_odds: Tensor, settings: TrainingSettings
+    scheme: str, logits: Logits, classes: Tensor, shifts: Tensor, settings: TrainingSettings
 ) -> tuple[Tensor, Tensor]:
     """Return the triage loss and the whole loss of each image, (B,) in float32."""
     malignant = (classes > 0).float()
-    triage_logit = logits.triage.float() + log_odds
+    triage_logit, differential = shifted(scheme, logits, shifts)
     triage = F.binary_cross_entropy_with_logits(triage_logit, malignant, reduction="none")
-    if logits.differential is None or scheme == "binary":
+    if differential is None:
         return triage, triage
     # In four classes the softmax factorises: P(class) = P(malignant) * P(class | malignant).
-    per_image = F.cross_entropy(logits.differential.float(), (classes - 1).clamp(min=0), reduction="none")
+    per_image = F.cross_entropy(differential, (classes - 1).clamp(min=0), reduction="none")
+    # Not a product: a benign image stands in for a class here that its site may lack, whose loss is infinite.
+    differentiation = torch.where(classes > 0, per_image, 0.0)
     weight = 1.0 if scheme == "four_class" else settings.differentiation_weight
-    return triage, triage + weight * per_image * malignant
+    return triage, triage + weight * differentiation
+
+
+def shifted(scheme: str, logits: Logits, shifts: Tensor) -> Logits:
+    """Return the logits that the loss sees, in float32: with ``shifts`` (B, 4) of ``logit_shifts`` added."""
+    triage = logits.triage.float() + shifts[:, 0]
+    if logits.differential is None:
+        return Logits(triage, None)
+    plain = logits.differential.float()
+    differential = plain + shifts[:, 1:]
+    if scheme == "four_class":  # its triage logit holds log sum exp of the malignant ones
+        triage = triage + torch.logsumexp(differential, dim=1) - torch.logsumexp(plain, dim=1)
+    return Logits(triage, differential)
 
 
 def _optimizer(model: Heads, settings: TrainingSettings) -> torch.optim.Optimizer:
@@ -185,7 +200,7 @@ def _optimizer(model: Heads, settings: TrainingSettings) -> torch.optim.Optimize
         if (chosen := [one for one in parameters if (one.ndim > 1) == decays])
     ]
     if settings.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=settings.learning_rate)
+        return torch.optim.AdamW(groups, lr=settings.learning_rate, fused=settings.trunk == "frozen")
     nesterov = settings.momentum > 0
     return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=settings.momentum, nesterov=nesterov)
 

@@ -2,11 +2,9 @@
 
 Class imbalance is handled in two places, both per site. Malignant images are drawn more often than they
 occur, but at most ``oversampling`` times as often: a site with 24 melanomas among 4,000 images would
-otherwise show each of them hundreds of times. And the log odds of what is drawn are added to the triage logit
-in the loss (logit adjustment: Menon et al., "Long-tail learning via logit adjustment", ICLR 2021, Eq. 10; per
-client: Zhang et al., "Federated learning with label distribution skew via logits calibration", ICML 2022).
-The network then learns what the image says, not the site's prevalence, which differs from site to site by a
-factor of fifty and which recalibration puts back.
+otherwise show each of them hundreds of times. And the loss takes into account what is drawn
+(fedderm.label_skew): the network then learns what the image says, not the site's prevalence, which differs
+from site to site by a factor of fifty and which recalibration puts back.
 """
 
 from collections.abc import Sequence
@@ -15,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from fedderm.settings import TrainingSettings
+from fedderm.training_settings import TrainingSettings
+from sites.diagnoses import CLASSES
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -28,16 +27,17 @@ class TrainSet:
 
     ``images``: arrays of pixels (N_i, S, S, 3) uint8, or of a frozen trunk's features (N_i, V, T, F) float32
     of V mirror images; ``rows`` (n, 2): array and row of each training image;
-    ``classes`` (n,): 0..3; ``weights`` (n,): how often each is drawn, relative to the others; ``log_odds``
-    (n,): of malignancy among what its site draws; ``sources``: how many sites the images come from;
-    ``updates``: image updates of a round, where a message says so: a baseline has the whole federation's.
+    ``classes`` (n,): 0..3; ``weights`` (n,): how often each is drawn, relative to the others; ``drawn``
+    (n, 4): how many images of each class its site draws in a pass; ``sources``: how many sites the images
+    come from; ``updates``: image updates of a round, where a message says so: a baseline has the whole
+    federation's.
     """
 
     images: tuple[Images, ...]
     rows: Ints
     classes: Ints
     weights: Floats
-    log_odds: Floats
+    drawn: Floats
     sources: int = 1
     updates: int | None = None
 
@@ -99,9 +99,9 @@ def site_train_set(images: Images, rows: Ints, classes: Ints, settings: Training
         raise ValueError(f"the train split has {found}; training needs malignant and benign lesions")
     target = max(share, min(settings.malignant_fraction, share * settings.oversampling))
     weights = np.where(malignant, target / share, (1 - target) / (1 - share))
-    odds = np.log(target / (1 - target)) if settings.prior_adjustment else 0.0
+    drawn = np.bincount(classes, weights, minlength=len(CLASSES))
     located = np.stack([np.zeros_like(rows), rows], axis=1)
-    return TrainSet((images,), located, classes, weights, np.full(len(classes), odds))
+    return TrainSet((images,), located, classes, weights, np.tile(drawn, (len(classes), 1)))
 
 
 def pool(sets: Sequence[TrainSet], *, balanced: bool = False) -> TrainSet:
@@ -119,6 +119,6 @@ def pool(sets: Sequence[TrainSet], *, balanced: bool = False) -> TrainSet:
         np.concatenate(shifted),
         np.concatenate([one.classes for one in sets]),
         np.concatenate([one.weights * (one.sources / one.weights.sum() if balanced else 1) for one in sets]),
-        np.concatenate([one.log_odds for one in sets]),
+        np.concatenate([one.drawn for one in sets]),
         sources=sum(one.sources for one in sets),
     )

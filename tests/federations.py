@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import yaml
 from flwr.app import Message
+from flwr.common.constant import SUPERLINK_NODE_ID
+from flwr.supercore.task_identity import TaskIdentity
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
@@ -26,6 +28,9 @@ from fedderm.preparation import prepare
 from fedderm.runs import RunFolder
 from fedderm.serving import serve
 from strategies.exchange import Event
+
+# A Message needs to know who makes it, one that a test makes without a grid too.
+TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, SUPERLINK_NODE_ID
 
 Arrays = dict[str, NDArray[Any]]
 

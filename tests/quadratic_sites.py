@@ -20,7 +20,8 @@ from strategies.catalogue import build, site_side
 from strategies.exchange import Member
 from strategies.fednova import accumulated_rate
 from strategies.memory import remembered, restore
-from strategies.rounds import RoundResult, RoundSettings, train_round
+from strategies.round_settings import RoundSettings
+from strategies.rounds import RoundResult, train_round
 from strategies.site_side import LocalWork, NDArrays
 
 Floats = NDArray[np.float64]

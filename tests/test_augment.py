@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fedderm import augment as module
 from fedderm.augment import augment
-from fedderm.settings import AugmentationSettings
+from fedderm.training_settings import AugmentationSettings
 
 OFF = AugmentationSettings(geometry=0, colour=0)
 GEOMETRY = AugmentationSettings(geometry=1, colour=0)

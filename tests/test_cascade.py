@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from fedderm.model.cascade import Cascade
 from fedderm.model.heads import Logits
 from fedderm.model.state import load_arrays, to_arrays
-from fedderm.settings import ModelSettings, TrainingSettings
+from fedderm.settings import ModelSettings
 from fedderm.training import _losses
+from fedderm.training_settings import TrainingSettings
 
 
 def network(scheme: str = "cascade", trunk: str = "shared", dropout: float = 0.0, seed: int = 0) -> Cascade:
@@ -41,8 +42,10 @@ def images(count: int = 6) -> Tensor:
 
 
 def loss(model: Cascade, logits: Logits, classes: Tensor, log_odds: Tensor | None = None) -> Tensor:
-    odds = torch.zeros(len(classes)) if log_odds is None else log_odds
-    return _losses(model.scheme, logits, classes, odds, TrainingSettings())[1]
+    shifts = torch.zeros(len(classes), 4)
+    if log_odds is not None:
+        shifts[:, 0] = log_odds
+    return _losses(model.scheme, logits, classes, shifts, TrainingSettings())[1].mean()
 
 
 def moved(parameters: list[nn.Parameter]) -> bool:

@@ -18,7 +18,7 @@ from fedderm.evaluation.scores import Scores
 from fedderm.node import worker_model
 from fedderm.report import build_report
 from fedderm.runs import RunFolder
-from fedderm.settings import TrainingSettings
+from fedderm.training_settings import TrainingSettings
 from fedderm.weights import read_arrays
 from strategies.errors import Interrupted
 
@@ -93,7 +93,7 @@ def test_scores_that_are_damaged_or_missing_are_named(tmp_path: Path, cell: RunF
     with pytest.raises(ValueError, match="cannot be read"):
         read_scores(tmp_path / FILE)
     (tmp_path / FILE).write_bytes((cell.path / FILE).read_bytes()[:200])
-    with pytest.raises(ValueError, match=f"{FILE}: cannot be read"):
+    with pytest.raises(ValueError, match=f"{FILE} cannot be read"):
         read_scores(tmp_path / FILE)
 
 

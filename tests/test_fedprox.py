@@ -6,7 +6,8 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from memory_grid import MemoryGrid, f32, members, record, reply, values
 
 from strategies.catalogue import build
-from strategies.rounds import RoundSettings, train_round
+from strategies.round_settings import RoundSettings
+from strategies.rounds import train_round
 
 SETTINGS = RoundSettings(deadline_s=10, quorum=1, fraction=1, seed=3, weighting="examples")
 

@@ -1,11 +1,14 @@
 """A federation under a frozen trunk: what travels, what it costs, and that it is the same model."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+import yaml
 from federations import (
     SITES,
     AppGrid,
@@ -13,21 +16,26 @@ from federations import (
     largest_difference,
     local,
     new_run,
+    raw_config,
     run_in_memory,
     same,
+    simulated,
     state,
     weights,
 )
+from flwr.app import Context, RecordDict
 
-from fedderm import messages
-from fedderm.inference import score_images
+from fedderm import config, messages, site_tasks
+from fedderm.inference import extract_features, score_images
 from fedderm.model.cascade import Cascade
 from fedderm.model.frozen import frozen_trunk, initial_model
-from fedderm.model.state import load_arrays
+from fedderm.model.heads import PackedDropout
+from fedderm.model.state import load_arrays, to_arrays
 from fedderm.node import open_site, worker_model
 from fedderm.predictor import Predictor
 from fedderm.runs import RunFolder
 from fedderm.serving import first_model
+from fedderm.weights import save_arrays
 from strategies.errors import Interrupted
 
 FROZEN = {"training": {"trunk": "frozen", "learning_rate": 0.01}}
@@ -192,3 +200,49 @@ def test_the_head_start_is_the_same_from_the_cache_and_through_the_network(root:
 def test_what_does_not_go_with_a_frozen_trunk_is_refused(root: Path, changes: Any, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         new_run(root, **changes)
+
+
+def test_a_deployed_site_names_its_own_file_of_weights(root: Path, tmp_path: Path) -> None:
+    """The server's path means nothing here, and must not be read."""
+    experiment = new_run(root, **FROZEN).experiment
+    saved = initial_model(experiment.model, 3)
+    save_arrays(tmp_path / "here.safetensors", to_arrays(saved.trunks[0]))
+    site = {
+        **simulated("clinic", 20),
+        "role": "held-out",
+        "splits": {"train": 0, "calibration": 0, "test": 1},
+    }
+    (tmp_path / "site.yaml").write_text(yaml.safe_dump(site))
+    raw = raw_config(root, **FROZEN, model={"pretrained": "/at/the/server.safetensors"})
+    instruction = messages.Instruction(config.parse(raw), {"trunk": frozen_trunk(saved).digest})
+    node: dict[str, Any] = {"site": str(tmp_path / "site.yaml")}
+    with pytest.raises(ValueError, match=r"site clinic: .* name your copy of it"):
+        site_tasks._site(instruction, Context(1, 1, node, RecordDict(), {}))
+    node["trunk"] = str(tmp_path / "here.safetensors")
+    found = site_tasks._site(instruction, Context(1, 1, node, RecordDict(), {}))
+    expected, _ = extract_features(saved, np.array(found.pixels[:3]))
+    np.testing.assert_allclose(found.images[:3, 0, 0], expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("p", [0.0, 0.2, 0.75])
+def test_packed_dropout_drops_p_and_keeps_the_mean(p: float) -> None:
+    """Of n = 160,000 ones: shares within 5 SD of p, a multiple of 1/256, and a mean of 1 likewise."""
+    dropout, ones = PackedDropout(p), torch.ones(125, 1280)
+    torch.manual_seed(3)
+    dropped = dropout(ones)
+    rounded = round(256 * p) / 256
+    limit = 5 * math.sqrt(rounded * (1 - rounded) / ones.numel())
+    assert float((dropped == 0).float().mean()) == pytest.approx(rounded, abs=limit)
+    assert float(dropped.mean()) == pytest.approx(1, abs=limit / (1 - rounded) + 1e-6)
+    assert set(dropped.unique().tolist()) <= {0.0, float(torch.tensor(1 / (1 - rounded)))}
+    assert torch.equal(dropout.eval()(ones), ones)
+
+
+def test_a_mask_is_another_for_each_image_and_each_step() -> None:
+    dropout, ones = PackedDropout(0.5), torch.ones(3, 1, 64)
+    torch.manual_seed(3)
+    first, second = dropout(ones), dropout(ones)
+    assert not torch.equal(first, second)
+    assert not torch.equal(first[0], first[1])
+    torch.manual_seed(3)
+    assert torch.equal(dropout(ones), first)

@@ -12,8 +12,9 @@ from fedderm.devices import autocast, pick_device
 from fedderm.inference import predict_logits
 from fedderm.model.cascade import Cascade
 from fedderm.model.state import load_arrays, to_arrays
-from fedderm.settings import AugmentationSettings, ModelSettings
+from fedderm.settings import ModelSettings
 from fedderm.training import Stretch, train_locally
+from fedderm.training_settings import AugmentationSettings
 from strategies.site_side import LocalObjective
 
 TETHER = LocalObjective(mu=0.1)

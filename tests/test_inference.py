@@ -26,7 +26,7 @@ def test_bytes_become_their_256ths() -> None:
 def test_the_batch_size_does_not_show(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
     model = network()
     rows = np.arange(21)
-    monkeypatch.setattr(inference, "BATCH", batch)
+    monkeypatch.setattr(inference, "CPU_BATCH", batch)
     triage, differential = predict_logits(model, pixels(), rows)
     with torch.inference_mode():
         whole = model(to_input(pixels(), torch.device("cpu")))
@@ -124,7 +124,7 @@ def test_features_are_means_over_views_and_batches_do_not_show(monkeypatch: pyte
     model, rows = network(), np.arange(21)
     upright = score_images(model, pixels(), rows).features
     mirrored = score_images(model, np.flip(pixels(), 2).copy(), rows).features
-    monkeypatch.setattr(inference, "BATCH", 5)
+    monkeypatch.setattr(inference, "CPU_BATCH", 5)
     both = score_images(model, pixels(), rows, views=2).features
     np.testing.assert_allclose(both, (upright + mirrored) / 2, rtol=0, atol=2e-5)
     assert not np.allclose(upright, mirrored, atol=1e-3)

@@ -10,9 +10,10 @@ from federations import raw_config
 from flwr.app import Context, Message, RecordDict
 
 from fedderm import client_app, config, messages
-from fedderm.node import LocalSite, open_site, read_site_file, site_of_node, site_seed, worker_model
+from fedderm.node import LocalSite, open_site, site_seed, worker_model
 from fedderm.settings import Experiment
 from fedderm.site_card import site_card
+from fedderm.site_file import read_site_file, site_of_node
 from fedderm.trainset import TrainSet
 from sites.cache import open_cache
 from sites.catalogue import load_site

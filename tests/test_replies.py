@@ -21,7 +21,8 @@ from memory_grid import (
 
 from strategies.catalogue import build
 from strategies.errors import QuorumLost
-from strategies.rounds import RoundResult, RoundSettings, train_round
+from strategies.round_settings import RoundSettings
+from strategies.rounds import RoundResult, train_round
 
 SETTINGS = RoundSettings(deadline_s=10, quorum=0.5, fraction=1, seed=3, weighting="examples")
 START = record(w=f32(0, 0))

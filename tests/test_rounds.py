@@ -28,7 +28,8 @@ from strategies.chosen import ChosenNodes
 from strategies.errors import AggregateRefused, Interrupted, QuorumLost
 from strategies.exchange import Event, Member, exchange, wait_for_nodes
 from strategies.names import STRATEGIES
-from strategies.rounds import RoundResult, RoundSettings, draw, train_round
+from strategies.round_settings import RoundSettings, draw
+from strategies.rounds import RoundResult, train_round
 
 SETTINGS = RoundSettings(deadline_s=10, quorum=0.5, fraction=1, seed=3, weighting="examples")
 START = record(w=f32(0, 0), seen=np.asarray(5, np.int64))

@@ -20,7 +20,8 @@ from fedderm import runtime
 from fedderm.runtime import Interrupted, Resources, simulate, stop_requested
 from strategies.catalogue import build
 from strategies.exchange import Event, Member, Reply, exchange, wait_for_nodes
-from strategies.rounds import RoundSettings, train_round
+from strategies.round_settings import RoundSettings
+from strategies.rounds import train_round
 
 QUICK = Resources(workers=2)
 

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from fedderm.inference import predict_logits
 from fedderm.model.cascade import Cascade
-from fedderm.settings import TrainingSettings
 from fedderm.training import (
     AddedGradient,
     Stretch,
@@ -25,6 +24,7 @@ from fedderm.training import (
     rate_factors,
     train_locally,
 )
+from fedderm.training_settings import TrainingSettings
 from fedderm.trainset import TrainSet, pool, site_train_set
 from strategies.fednova import accumulated_rate
 from strategies.site_side import LocalObjective
@@ -134,7 +134,7 @@ def test_the_initial_loss_is_the_zero_heads_loss() -> None:
     for _, head in model.heads():
         for parameter in head.parameters():
             nn.init.zeros_(parameter)
-    found = initial_loss(model, data(), settings(prior_adjustment=False))
+    found = initial_loss(model, data(), settings(label_skew="none"))
     assert found == pytest.approx(math.log(2) + 0.5 * math.log(3), rel=1e-5)
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedderm.settings import TrainingSettings
+from fedderm.training_settings import TrainingSettings
 from fedderm.trainset import TrainSet, pool, site_train_set
 
 
@@ -52,10 +52,11 @@ def test_oversampling_of_one_draws_as_images_occur() -> None:
     np.testing.assert_allclose(train_set(30, 7, oversampling=1.0).weights, 1)
 
 
-def test_log_odds_are_those_of_what_is_drawn() -> None:
+def test_the_classes_drawn_are_those_of_the_weights() -> None:
     data = train_set(95, 5, oversampling=4.0, malignant_fraction=0.4)
-    np.testing.assert_allclose(data.log_odds, np.log(0.2 / 0.8))
-    np.testing.assert_array_equal(train_set(95, 5, prior_adjustment=False).log_odds, 0)
+    assert data.drawn.shape == (100, 4)
+    np.testing.assert_allclose(data.drawn[:, 0], 80)
+    np.testing.assert_allclose(data.drawn[:, 1:].sum(axis=1), 20)
 
 
 @given(
@@ -113,7 +114,7 @@ def test_a_pool_is_its_sites_side_by_side() -> None:
     sites = [train_set(90, 10), train_set(50, 50), train_set(19, 1)]
     pooled = pool([pool(sites[:2]), sites[2]])
     assert len(pooled) == 220
-    for field in ("classes", "weights", "log_odds"):
+    for field in ("classes", "weights", "drawn"):
         np.testing.assert_array_equal(
             getattr(pooled, field), np.concatenate([getattr(one, field) for one in sites])
         )

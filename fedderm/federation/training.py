@@ -20,7 +20,8 @@ from fedderm.weights import Arrays
 from strategies.catalogue import build
 from strategies.fed3r import Fed3R
 from strategies.memory import remembered, restore
-from strategies.rounds import RoundResult, RoundSettings, train_round
+from strategies.round_settings import RoundSettings
+from strategies.rounds import RoundResult, train_round
 
 SPLITS = "calibration,test"
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from fedderm.model.backbones import build_backbone, check_size
-from fedderm.model.heads import Heads
+from fedderm.model.heads import Heads, Logits
 from fedderm.settings import ModelSettings
 
 
@@ -34,9 +34,16 @@ class Cascade(Heads):
         if pretrained:  # where a model is made, not where it is loaded
             check_size(backbones[0], settings.backbone, settings.image_size)
         super().__init__(settings, backbones[0].features)
+        self.dropout = nn.Dropout(settings.dropout)
         self.trunks = nn.ModuleList(backbone.network for backbone in backbones)
         for name, values in (("mean", backbones[0].mean), ("std", backbones[0].std)):
             self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, inputs: Tensor) -> Logits:
+        """Return the logits of images ``inputs`` (B, 3, H, W) in 0..1."""
+        first, last = self.features(inputs)
+        with torch.autocast(inputs.device.type, enabled=False):  # as in the heads alone
+            return self.logits(self.dropout(first.float()), self.dropout(last.float()))
 
     def features(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Return what the triage and the differentiation head see of images ``inputs``, (B, F) each.

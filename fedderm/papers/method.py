@@ -108,14 +108,24 @@ def _imbalance(training: dict[str, Any]) -> str:
             f"Malignant images were drawn up to {plain(training['oversampling'])} times as often as they "
             f"occur, until they were {plain(training['malignant_fraction'])} of what was drawn."
         )
-    if training.get("prior_adjustment"):
-        parts.append(
-            "Each site's log prior odds were added to the triage logit in the loss, so that the site's "
-            "prevalence does not enter the model."
-        )
+    if "label_skew" in training:
+        parts.append(_label_skew(training))
     if parts:
         parts.append("Probabilities were recalibrated afterwards on lesions at their natural prevalence.")
     return told(parts)
+
+
+def _label_skew(training: dict[str, Any]) -> str:
+    tau, kind = training.get("label_skew_tau", 1), training["label_skew"]
+    if kind == "none" or tau == 0:
+        return "The loss was not adjusted to a site's class frequencies."
+    logits = "the triage logit" if training.get("label_skew_heads") == "triage" else "all logits"
+    if kind == "fedlc":
+        return f"In the loss, margins of FedLC (tau {plain(tau)}) were put on {logits}."
+    sentence = f"Each site's log class frequencies, times {plain(tau)}, were added to {logits} in the loss"
+    return (
+        f"{sentence}, so that the site's prevalence does not enter the model." if tau == 1 else f"{sentence}."
+    )
 
 
 def _strategy(run: RunFolder) -> str:

@@ -1,0 +1,104 @@
+"""What a training site does in a round, as settings; and what all sections of a config have in common."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Scheme = Literal["binary", "four_class", "cascade"]
+Positive = Annotated[float, Field(gt=0)]
+Fraction = Annotated[float, Field(gt=0, le=1)]
+
+
+class Settings(BaseModel):
+    """Frozen settings that refuse unknown keys and say what they mean."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class AugmentationSettings(Settings):
+    """Random changes of a training image; strengths multiply the documented ranges, 0 switches off."""
+
+    geometry: Annotated[float, Field(ge=0, le=3)] = 1.0
+    """Flips and any rotation (whenever > 0), zoom, aspect and shift in proportion."""
+    colour: Annotated[float, Field(ge=0, le=3)] = 1.0
+    """Channel gains, gamma, saturation, contrast and brightness."""
+
+
+class TrainingSettings(Settings):
+    """What a training site does in one round."""
+
+    trunk: Literal["trained", "frozen"] = "trained"
+    """frozen: only the heads are trained and sent. Every site computes the trunk's features once and keeps
+    them on its disk; the one augmentation left is mirroring."""
+    head_start: Literal["none", "ridge"] = "none"
+    """ridge: before the first round the heads are fitted to the trunk's features in closed form, in one
+    exchange."""
+    head_penalty: Positive = 0.5
+    """Of that ridge regression, relative to the features' mean square."""
+    local_epochs: Positive | None = 1.0
+    """Passes over the site's training images a round; fractions allowed."""
+    local_steps: Annotated[int, Field(ge=1)] | None = None
+    """In place of passes: this many batches a round at every site, however many images it has."""
+    source_balanced: bool | None = None
+    """The pooled baseline draws as many images of each site as of another. None: with local_steps, as the
+    sites then do; with passes it draws every image as often as another."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] | None = None
+    """Of initial weights, draws and dropout; None: the experiment's. Splits, simulated centres and intervals
+    always have the experiment's."""
+    batch_size: Annotated[int, Field(ge=1)] = 32
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Nesterov's, of sgd; 0 is plain SGD."""
+    learning_rate: Positive = 0.0003
+    head_factor: Positive = 10.0
+    """The heads' learning rate over the trunk's: they start from nothing, the trunk from ImageNet."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0001
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """Over all rounds; a site's rate follows from the round, so a resumed run has the same."""
+    clip_norm: Positive = 1.0
+    """Largest gradient norm."""
+    norm_statistics: Literal["frozen", "local"] = "frozen"
+    """BatchNorm with the global model's running statistics (no client drift), or the batch's own."""
+    oversampling: Annotated[float, Field(ge=1)] = 4.0
+    """Malignant images are drawn at most this many times as often as they occur ..."""
+    malignant_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.4
+    """... and at most until they are this fraction of what is drawn."""
+    label_skew: Literal["none", "logit_adjustment", "fedlc"] = "logit_adjustment"
+    """What the loss does about sites whose classes are unlike: nothing; a site's log class frequencies added
+    to the logits; or FedLC's margins, wider for rarer classes. docs/models.md."""
+    label_skew_tau: Annotated[float, Field(ge=0)] = 1.0
+    """Its strength; 0 is none. Logit adjustment of 1 takes a site's prevalence out of the score."""
+    label_skew_heads: Literal["triage", "both"] = "triage"
+    """Whether MEL, SCC and BCC are adjusted among each other, too."""
+    differentiation_weight: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of the MEL/SCC/BCC loss beside the triage loss."""
+    augmentation: AugmentationSettings = AugmentationSettings()
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """auto: bfloat16 autocast on a GPU, float32 on a CPU."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _steps_replace_passes(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("local_steps") is not None:
+            return {"local_epochs": None, **given}
+        return given
+
+    @model_validator(mode="after")
+    def _passes_or_steps(self) -> Self:
+        if (self.local_epochs is None) == (self.local_steps is None):
+            raise ValueError("local_steps stands in place of local_epochs; give one of the two")
+        return self
+
+    @property
+    def prevalence_free(self) -> bool:
+        """Return whether the triage logit is relative to even odds, whatever a site's prevalence is."""
+        return self.label_skew == "logit_adjustment" and self.label_skew_tau == 1
+
+    @model_validator(mode="after")
+    def _frozen_means_frozen(self) -> Self:
+        if self.trunk == "frozen" and self.norm_statistics == "local":
+            raise ValueError(
+                "norm_statistics: local changes the trunk's BatchNorm layers, and trunk: frozen computes its "
+                "features once; remove one of the two"
+            )
+        return self
