@@ -63,13 +63,14 @@ class Flower:
 
     def node(self, config: str, **marks: str) -> subprocess.Popen[bytes]:
         """Start a SuperNode with this node config; ``marks`` are variables that its processes inherit."""
-        where = ["--superlink", f"127.0.0.1:{self.port}", "--port", str(free_port())]
-        return subprocess.Popen(
-            ["flower-supernode", "--insecure", *where, "--node-config", config, "--isolation", "subprocess"],
-            env={**self.environment, **marks},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        where = ["--insecure", "--superlink", f"127.0.0.1:{self.port}", "--port", str(free_port())]
+        with (self.home / "supernodes.log").open("a") as log:
+            return subprocess.Popen(
+                ["flower-supernode", *where, "--node-config", config, "--isolation", "subprocess"],
+                env={**self.environment, **marks},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
 
     def run(self, app: Path, config: str, *options: str) -> subprocess.CompletedProcess[str]:
         """Run the app with ``config`` as its run config, and return when it has ended."""

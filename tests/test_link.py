@@ -18,8 +18,6 @@ from federations import new_run
 from flower_processes import Flower
 from safetensors.numpy import load_file
 
-from fedderm.runs import RunFolder
-
 APP = Path(__file__).resolve().parent / "link_app"
 ROOT = APP.parents[1]
 SITES = {"a": (10, 1.0), "b": (20, 2.0), "c": (10, 4.0)}
@@ -69,7 +67,7 @@ class Link:
         while not happened():
             if time.monotonic() > end:
                 pytest.fail(f"it did not come to it: {what}\n{self.log.read_text()}")
-            time.sleep(0.02)
+            time.sleep(0.1)
 
     def signal(self, name: str, number: signal.Signals) -> None:
         """Send a signal to all processes of a site: its SuperNode and the app that trains."""
@@ -94,7 +92,7 @@ class Link:
         return (self.gate / f"{name}-{number}.ended").exists()
 
     def state(self) -> dict[str, Any]:
-        return RunFolder.open(self.folder.path).state()
+        return self.folder.state()
 
     def refused(self) -> list[dict[str, str]]:
         return [entry["refused"] for entry in self.state()["history"]]
@@ -105,11 +103,19 @@ class Link:
         return float(first)
 
 
+def was_missing(name: str, refused: dict[str, str]) -> bool:
+    """Return whether this site alone is left out: it was silent, or sent no heartbeat for a minute."""
+    (sentence,) = refused.values()
+    words = (f"site {name}: no answer within ", f"site {name}: Error: Node Unavailable")
+    return list(refused) == [name] and sentence.startswith(words)
+
+
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_a_late_site_and_a_killed_site_are_named_and_the_rounds_go_on(flower: Flower, tmp_path: Path) -> None:
     """Round 1: all, 2.25. Round 2: c is stopped in the middle (SIGSTOP) past the deadline: a and b alone add
     (10 + 40) / 30. Round 3: c goes on, its reply to round 2 comes now and counts for nothing; all add 2.25.
-    Where c was still for a minute, Flower itself says so in round 3, and a and b are alone once more.
+    Where c was still for a minute, Flower itself takes it as gone until it is heard of, in round 3, too.
     Round 4: b is killed (SIGKILL) in the middle: a and c add (10 + 40) / 20."""
     link = Link(flower, tmp_path, rounds=5, quorum=0.3, deadline=50.0)
     link.hold("c", 2)
@@ -128,16 +134,15 @@ def test_a_late_site_and_a_killed_site_are_named_and_the_rounds_go_on(flower: Fl
     link.until(lambda: link.state()["round"] == 4, "round 4 ends without b")
     first, second, third, fourth = link.refused()
     assert first == {}
-    assert second.keys() == {"c"}
-    assert second["c"].startswith("site c: no answer within "), second
-    assert third == {} or "Node Unavailable" in third["c"], third
-    assert fourth.keys() == {"b"}
-    assert fourth["b"].startswith("site b: "), fourth
+    assert was_missing("c", second)
+    assert third == {} or was_missing("c", third)
+    assert was_missing("b", fourth)
     expected = 2.25 + 50 / 30 + (50 / 30 if third else 2.25) + 50 / 20
     assert link.model() == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_the_server_app_and_then_the_superlink_are_killed_in_mid_round(
     flower: Flower, tmp_path: Path
 ) -> None:
