@@ -1,7 +1,8 @@
 """Which strategy goes with which training, model and federation; nonsense is refused with the reason."""
 
 from collections.abc import Iterator
-from typing import Any, Final
+from math import ceil
+from typing import Final
 
 from fedderm.federation.training import build_strategy
 from fedderm.model.names import check_names
@@ -39,6 +40,11 @@ def _objections(experiment: Experiment) -> Iterator[str]:
         yield (
             f"its mathematics is that of SGD and training.optimizer is {training.optimizer}, whose steps "
             "are not gradients times a rate; set training.optimizer to sgd"
+        )
+    if side.keeps is not None and experiment.strategy.average_last > 1:
+        yield (
+            "average_last would put a mean of rounds under what a site keeps of the last one: a model that "
+            "no round had; leave it out"
         )
     if side.keeps is not None and training.trunk == "frozen":
         what = "only heads train" if side.keeps == "heads" else "BatchNorm does not train"
@@ -90,11 +96,15 @@ def _robust_objections(experiment: Experiment) -> Iterator[str]:
     if strategy.name not in _FEWEST:
         return
     factor, addend = _FEWEST[strategy.name]
-    given: Any = strategy.parameters.get("num_malicious_nodes", 0)
-    training_sites = sum(site.role == "train" for site in experiment.sites)
-    needed = factor * int(given) + addend
-    if training_sites < needed:
+    liars = strategy.parameters.get("num_malicious_nodes", 0)
+    if not isinstance(liars, int) or liars < 0:
+        yield f"num_malicious_nodes is {liars}; it must be a whole number, zero or above"
+        return
+    asked = max(1, round(strategy.fraction * sum(site.role == "train" for site in experiment.sites)))
+    usable, needed = max(1, ceil(strategy.quorum * asked - 1e-9)), factor * liars + addend
+    if usable < needed:
         yield (
-            f"against {int(given)} lying sites it needs {needed} training sites and there are "
-            f"{training_sites}; lower num_malicious_nodes, or choose fedmedian or fedtrimmedavg"
+            f"against {liars} lying sites it needs the replies of {needed} training sites and a round may "
+            f"have {usable} (sites, fraction, quorum); lower num_malicious_nodes, or choose fedmedian or "
+            "fedtrimmedavg"
         )

@@ -163,6 +163,6 @@ def _pools(site: LocalSite, test: Scores, experiment: Experiment) -> dict[str, S
     pools: dict[str, Scores] = {site.settings.role: shown}
     # Beside the raw scores, the shifted ones tell the prevalence: not where a site keeps small cells to
     # itself.
-    if site.settings.role == "train" and experiment.training.prevalence_free and site.settings.min_cell <= 1:
+    if site.settings.role == "train" and experiment.prevalence_free and site.settings.min_cell <= 1:
         pools[WITH_PRIOR] = shown.shifted(site.log_odds())
     return pools

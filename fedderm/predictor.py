@@ -113,4 +113,10 @@ def _point(description: dict[str, Any], site: str | None) -> Any:
     points = description["site_points"]
     if site not in points:
         raise _UnknownSiteError(f"--site {site}: this model knows the sites {', '.join(points)}")
+    if site in description.get("adapted_sites", ()):
+        raise _UnknownSiteError(
+            f"--site {site}: was judged with BatchNorm statistics of its own images, which this folder does "
+            "not hold, so that its threshold is not this model's; leave --site out, or run with "
+            "strategy.parameters held_out: mean"
+        )
     return points[site]

@@ -37,7 +37,7 @@ def main(grid: Grid, context: Context) -> None:
         overrides = values.get("set", "").split()
         experiment = config.load(_find(values.get("config", "")), overrides, data_root)
         check_choices(experiment)
-        folder = RunFolder.create(experiment)
+        folder = RunFolder.create(experiment.alone())
     observer = LogObserver()
     prepared = prepare(folder.experiment, folder, observer)
     serve(grid, folder, observer, prepared)

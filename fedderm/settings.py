@@ -125,7 +125,7 @@ class Experiment(Settings):
     data_root: Path | None = None
     """Where the sources' folders lie; --data-root says it too."""
     work_dir: Path = Path(".fedderm")
-    """Pixel caches and rendered simulated centres; may be deleted at any time."""
+    """Pixel and feature caches, rendered simulated centres, what sites keep of unfinished runs."""
     runs_dir: Path = Path("runs")
     baseline: Literal["none", "pooled", "local"] = "none"
     """pooled: the training sites' images in one place; needs them all on this machine. local: baseline_site
@@ -192,6 +192,16 @@ class Experiment(Settings):
     def training_seed(self) -> int:
         """Return the seed of all that training draws, initial weights included."""
         return self.seed if self.training.seed is None else self.training.seed
+
+    def alone(self) -> Self:
+        """Return the experiment without what only a comparison needs."""
+        return self.model_copy(update={"compare": None})
+
+    @property
+    def prevalence_free(self) -> bool:
+        """Whether scores are free of a site's prevalence, so that its own may be added: not Fed3R's, which
+        has no loss to adjust."""
+        return self.training.prevalence_free and self.strategy.name != "fed3r"
 
     def trained_at(self) -> list[str]:
         """Return the sites whose images the model learns from: the training sites, or the local baseline's

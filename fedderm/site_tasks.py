@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -48,13 +49,15 @@ def query(message: Message, context: Context) -> Message:
 def train(message: Message, context: Context) -> Message:
     """Train the global model on the site's train split and return it."""
     instruction = messages.read_instruction(message)
-    experiment, values = instruction.experiment, instruction.values
+    experiment = instruction.experiment
     site = _training_site(instruction, context)
     data, name = _train_set(instruction, site, context)
     model = worker_model(experiment, messages.read_arrays(message))
-    stretch = Stretch(int(values["server_round"]), experiment.rounds)
+    stretch = Stretch(_round_of(instruction, name), experiment.rounds)
     seed = site_seed(experiment, name, stretch.round)
-    method = _method(instruction, name, message)
+    method = _method(instruction, name, message, context)
+    if method.side.needs_initial_loss:
+        _require_cells(site, data, f"strategy.name: {experiment.strategy.name}, which asks for a loss,")
     method.personalise(model)
     before = method.before(model, data, experiment.training)
     try:
@@ -107,7 +110,7 @@ def evaluate(message: Message, context: Context) -> Message:
         counts[split] = suppress(counts_of(shown), min_cell).to_array()
         if split == wanted:
             features = feature_summary(seen.features, shown.truth, shown.lesion, min_cell)
-    method = _method(instruction, site.settings.name, message)
+    method = _method(instruction, site.settings.name, message, context)
     if method.personal and "test" in splits:
         method.personalise(model)
         counts[PERSONAL] = suppress(counts_of(score("test")[1]), min_cell).to_array()
@@ -126,7 +129,7 @@ def recalibrate(message: Message, context: Context) -> Message:
         reference=_reference(message),
     )
     adapt_to(model, site, instruction.experiment)
-    method = _method(instruction, site.settings.name, message)
+    method = _method(instruction, site.settings.name, message, context)
     judged = judge(site, model, instruction.experiment, frame, int(values["views"]), method)
     return messages.evaluation_reply(
         message,
@@ -136,9 +139,23 @@ def recalibrate(message: Message, context: Context) -> Message:
     )
 
 
-def _method(instruction: Instruction, name: str, message: Message) -> SiteMethod:
+def _method(instruction: Instruction, name: str, message: Message, context: Context) -> SiteMethod:
+    """Return the strategy's side at this site; a hospital's state lies beside its own site file.
+
+    A server must not choose where something is written on a hospital's machine.
+    """
     sent, control = messages.read_sent(message), messages.read_control(message)
-    return SiteMethod.of(instruction.experiment, name, sent, control)
+    own = context.node_config.get(SITE_FILE)
+    folder = instruction.experiment.work_dir if own is None else Path(str(own)).resolve().parent
+    return SiteMethod.of(instruction.experiment, name, sent, control, folder)
+
+
+def _round_of(instruction: Instruction, name: str) -> int:
+    """Return the round of a ``train`` message; raises ValueError for one that the experiment has not."""
+    number, rounds = instruction.values.get("server_round"), instruction.experiment.rounds
+    if type(number) is not int or not 1 <= number <= rounds:
+        raise ValueError(f"site {name}: asked for round {number} of {rounds}; update the server")
+    return number
 
 
 def _reference(message: Message) -> ShiftReference | None:

@@ -1,4 +1,4 @@
-"""The strategies by name: ours, and Flower's own as they are. A new one is a file and a line here.
+"""The strategies by name: ours, and Flower's own as they are. A new one is a file and a line in names.py.
 
 Names are known without importing Flower; a class is imported when it is asked for.
 """

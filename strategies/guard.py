@@ -26,6 +26,10 @@ SERVER_ROUND = "server-round"
 LOSS = "loss"
 
 
+LEAST, MOST = 1e-9, 1e6
+"""Numbers that a strategy demands lie between these: others would drown every other site's."""
+
+
 @dataclass(frozen=True)
 class Demands:
     """What a reply must hold beside the model, its loss and its number of images."""
@@ -33,7 +37,7 @@ class Demands:
     records: Mapping[str, Mapping[str, ArraySpec]] = field(default_factory=dict)
     """Name of an array record to what is in it."""
     metrics: tuple[str, ...] = ()
-    """Names of numbers above zero."""
+    """Names of numbers, from LEAST to MOST."""
 
 
 NOTHING_MORE = Demands()
@@ -57,8 +61,10 @@ def check_train_reply(
     _require_only(list(metrics), [METRICS], "metric", member)
     check_metrics(metrics[METRICS], member)
     for key in demands.metrics:
-        if (found := number(metrics[METRICS], key, member)) <= 0:
-            raise ReplyRefused(f"site {member.name}: {key} is {found:g}; it must be above zero")
+        if not LEAST <= (found := number(metrics[METRICS], key, member)) <= MOST:
+            raise ReplyRefused(
+                f"site {member.name}: {key} is {found:g}; it must be between {LEAST:g} and {MOST:g}"
+            )
     check_arrays(arrays[ARRAYS], expected, member)
     for name, wanted in demands.records.items():
         check_arrays(arrays[name], wanted, member, f"{name}: ")
@@ -92,6 +98,8 @@ def check_metrics(metrics: MetricRecord, member: Member) -> None:
             "a site's weight may not change during a run"
         )
     number(metrics, LOSS, member)
+    for key in metrics:  # all are written into the run's record
+        number(metrics, key, member)
 
 
 def check_arrays(

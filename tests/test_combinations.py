@@ -37,9 +37,20 @@ def check(tmp_path: Path, **changes: Any) -> None:
         ),
         (
             {"strategy": {"name": "krum", "parameters": {"num_malicious_nodes": 1}}},
-            "against 1 lying sites it needs 5 training sites and there are 2",
+            "against 1 lying sites it needs the replies of 5 training sites and a round may have 2",
         ),
-        ({"strategy": {"name": "bulyan"}}, "against 0 lying sites it needs 3 training sites and there are 2"),
+        (
+            {"strategy": {"name": "krum", "parameters": {"num_malicious_nodes": -1}}},
+            "num_malicious_nodes is -1; it must be a whole number",
+        ),
+        (
+            {"rounds": 3, "strategy": {"name": "fedper", "average_last": 2}},
+            "average_last would put a mean of rounds under what a site keeps",
+        ),
+        (
+            {"strategy": {"name": "bulyan"}},
+            "against 0 lying sites it needs the replies of 3 training sites and a round may have 2",
+        ),
         (
             {"baseline": "pooled", "strategy": {"name": "fedadam"}},
             "fedadam: baseline: pooled trains in one place, where there is nothing to aggregate",

@@ -59,7 +59,7 @@ def _fresh(path: Path | None, data_root: Path | None, overrides: list[str]) -> R
 
     check_choices(experiment)
     require_gpus(experiment.resources)
-    return RunFolder.create(experiment)
+    return RunFolder.create(experiment.alone())
 
 
 def _resumed(path: Path | None, data_root: Path | None, overrides: list[str], resume: Path) -> RunFolder:

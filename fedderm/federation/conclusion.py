@@ -17,6 +17,7 @@ from fedderm.federation.roll_call import SiteCard
 from fedderm.federation.session import Session
 from fedderm.federation.standards import Standards, ask_standards
 from sites.diagnoses import CLASSES
+from strategies.catalogue import site_side
 
 Replicates = dict[Unit, npt.NDArray[Any]]
 
@@ -140,8 +141,17 @@ def _description(
         "views": experiment.evaluation.views,
         "classes": list(CLASSES),
         "training_sites": experiment.trained_at(),
+        "adapted_sites": _adapted(session, evaluations),
         "federation_point": standards.point.model_dump(mode="json"),
         "evidence": standards.evidence().model_dump(mode="json"),
         "site_points": {name: one.site_point.model_dump(mode="json") for name, one in evaluations.items()},
         "certificates": {name: one.certificate.model_dump(mode="json") for name, one in evaluations.items()},
     }
+
+
+def _adapted(session: Session, evaluations: Mapping[str, SiteEvaluation]) -> list[str]:
+    """Return the held-out sites that normalise with their own images: these weights are not theirs."""
+    strategy = session.experiment.strategy
+    if not site_side(strategy.name).reestimates(strategy.parameters):
+        return []
+    return [name for name, one in evaluations.items() if one.role == "held-out"]

@@ -12,6 +12,7 @@ from fedderm.federation.session import Session
 from fedderm.head_start import Moments, differentiation_head, four_class_heads, total, triage_head
 from fedderm.settings import Experiment
 from fedderm.weights import Arrays
+from sites.diagnoses import CLASSES
 from strategies.exchange import Member
 from strategies.rounds import RoundResult
 
@@ -52,7 +53,12 @@ def start_heads(session: Session, members: Sequence[Member], initial: Arrays) ->
         if reply.message is None:
             raise ValueError(str(reply.reason))
         try:
-            found[reply.member.name] = _moments(messages.read_moments(reply.message))
+            found[reply.member.name] = _moments(
+                messages.read_moments(reply.message),
+                initial["triage.weight"].shape[1],
+                reply.member,
+                experiment,
+            )
         except (KeyError, ValueError) as error:
             raise ValueError(f"site {reply.member.name}: its head start cannot be used: {error}") from error
     # The constant's own moment is the sum of weights, whose mean is 1.
@@ -70,9 +76,29 @@ def _heads(found: Sequence[dict[str, Moments]], experiment: Experiment) -> Array
     return heads
 
 
-def _moments(arrays: Arrays) -> dict[str, Moments]:
-    names = {name.partition(".")[0] for name in arrays}
-    return {
-        name: Moments(*(arrays[f"{name}.{part}"].astype(np.float64) for part in ("gram", "targets")))
-        for name in names
-    }
+def _moments(arrays: Arrays, features: int, member: Member, experiment: Experiment) -> dict[str, Moments]:
+    """Return a site's moments, checked: they would otherwise go into everybody's heads as they are.
+
+    Raises ValueError for other names or shapes, a matrix that is no second moment, or sums of other than the
+    registered number of images (their weights have a mean of one).
+    """
+    parts = {"all": len(CLASSES)}
+    if experiment.model.scheme == "cascade":
+        parts["malignant"] = len(CLASSES) - 1
+    wanted = {f"{name}.{part}" for name in parts for part in ("gram", "targets")}
+    if set(arrays) != wanted:
+        held = ", ".join(sorted(arrays)) or "nothing"
+        raise ValueError(f"expected {', '.join(sorted(wanted))}; found {held}")
+    found = {}
+    for name, classes in parts.items():
+        gram, targets = (arrays[f"{name}.{part}"].astype(np.float64) for part in ("gram", "targets"))
+        if gram.shape != (features + 1, features + 1) or targets.shape != (features + 1, classes):
+            raise ValueError(f"{name} has shapes {list(gram.shape)} and {list(targets.shape)}")
+        if not np.allclose(gram, gram.T, rtol=1e-6) or (np.diag(gram) < 0).any():
+            raise ValueError(f"{name}.gram is no second moment")
+        found[name] = Moments(gram, targets)
+    images = found["all"].gram[-1, -1]
+    # A pool with its sources alike weighs images otherwise; it is on this machine.
+    if experiment.baseline == "none" and abs(images - member.num_examples) > 1e-6 * member.num_examples:
+        raise ValueError(f"its sums are of {images:g} images but it registered {member.num_examples}")
+    return found

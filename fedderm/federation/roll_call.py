@@ -1,5 +1,6 @@
 """Who is there: every node introduces its site, before anything is trained."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -42,10 +43,7 @@ def roll_call(session: Session) -> list[SiteCard]:
         if name in fingerprints:
             raise ValueError(f"two nodes call themselves {name}; give each site its own name")
         fingerprints[name] = prints
-        effective = details.get("effective")
-        member = Member(
-            ids[stranger], name, int(details["num_examples"]), None if effective is None else float(effective)
-        )
+        member = Member(ids[stranger], name, details["num_examples"], details.get("effective"))
         cards.append(SiteCard(member, str(details["role"]), details))
     _refuse_overlaps(fingerprints)
     order = {site.name: position for position, site in enumerate(session.experiment.sites)}
@@ -63,6 +61,11 @@ def _read(message: Message) -> tuple[dict[str, Any], dict[str, list[str]]]:
     missing = {"name", "role", "num_examples"} - details.keys()
     if missing or details["role"] not in ("train", "held-out"):
         raise ValueError(f"its card lacks {', '.join(sorted(missing)) or 'a role that exists'}")
+    images, effective = details["num_examples"], details.get("effective", 1.0)
+    if type(images) is not int or images < 0:
+        raise ValueError(f"its number of training images is {images!r}")
+    if type(effective) not in (int, float) or not math.isfinite(effective) or effective < 0:
+        raise ValueError(f"its effective number of images is {effective!r}")
     return details, prints
 
 

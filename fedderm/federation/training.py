@@ -77,6 +77,8 @@ def run_rounds(session: Session, cards: Sequence[SiteCard], initial: Initial) ->
                 private=session.site_states("-"),
                 statistics=frozenset(folder.state().get("statistics", ())),
             )
+            session.traffic.down += result.bytes_down
+            session.traffic.up += result.bytes_up
         arrays = result.arrays
         for sentence in result.refused.values():
             session.observer.warn(sentence)

@@ -28,6 +28,8 @@ class Cascade(Heads):
 
         Raises ValueError where name, image size or weights do not fit.
         """
+        self.architecture = f"{settings.backbone} {settings.trunk} {settings.image_size}"
+        """What the weights' names do not tell of how features are computed."""
         weights = settings.pretrained if pretrained else "none"
         count = 2 if settings.trunk == "separate" else 1
         backbones = [build_backbone(settings.backbone, settings.image_size, weights) for _ in range(count)]

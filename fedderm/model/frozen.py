@@ -1,5 +1,8 @@
 """A trunk that is not trained: built where it is needed, told apart by its weights, and never sent."""
 
+import numpy as np
+import timm
+
 from fedderm.devices import seeded
 from fedderm.model.cascade import Cascade
 from fedderm.model.state import to_arrays
@@ -17,10 +20,17 @@ def initial_model(settings: ModelSettings, seed: int) -> Cascade:
 
 
 def frozen_trunk(model: Cascade) -> FrozenTrunk:
-    """Return the model's trunk; the digest covers its normalisation too, which is no part of its state."""
+    """Return the model's trunk.
+
+    The digest covers what is no part of its state too: normalisation, and architecture, image size and timm's
+    version, for two backbones can hold the same weights under the same names and compute different things.
+    """
     arrays = {name: array for name, array in to_arrays(model).items() if is_trunk(name)}
     normalisation = {name: getattr(model, name).cpu().numpy() for name in ("mean", "std")}
-    return FrozenTrunk(arrays, digest({**arrays, **normalisation}))
+    said = f"{model.architecture} timm {timm.__version__}".encode()
+    return FrozenTrunk(
+        arrays, digest({**arrays, **normalisation, "architecture": np.frombuffer(said, np.uint8)})
+    )
 
 
 def is_trunk(name: str) -> bool:

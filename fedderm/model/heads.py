@@ -78,7 +78,7 @@ class PackedDropout(nn.Module):
     def __init__(self, p: float) -> None:
         """Drop values with probability ``p`` and scale the others by 1 / (1 - p), while training."""
         super().__init__()
-        self.dropped = round(p * 256)
+        self.dropped = min(255, round(p * 256))
 
     def forward(self, values: Tensor) -> Tensor:
         """Return ``values`` with some set to zero, or as they are outside of training."""

@@ -31,8 +31,8 @@ def method_facts(run: RunFolder) -> dict[str, str]:
         "initialisation": _initialisation(run),
         "preprocessing": _preprocessing(_section(run, "model")),
         "augmentation": _augmentation(run),
-        "training": _settings("Local training", _section(run, "training"), leave=("augmentation",)),
-        "imbalance": _imbalance(_section(run, "training")),
+        "training": _training(run),
+        "imbalance": _imbalance(_section(run, "training"), closed_form=_is_fed3r(run)),
         "strategy": _strategy(run),
         "privacy": _privacy(run),
         "selection": _selection(run),
@@ -101,14 +101,29 @@ def _augmentation(run: RunFolder) -> str:
     return _settings("Augmentation of training images, strengths", found) if isinstance(found, dict) else ""
 
 
-def _imbalance(training: dict[str, Any]) -> str:
+def _is_fed3r(run: RunFolder) -> bool:
+    return _section(run, "strategy").get("name") == "fed3r"
+
+
+def _training(run: RunFolder) -> str:
+    training = _section(run, "training")
+    if _is_fed3r(run):
+        return (
+            "No gradient training: the heads are ridge regression in closed form (Fed3R), from one exchange "
+            "of sums over the sites' features, with a penalty of "
+            f"{plain(training.get('head_penalty'))} of their mean square."
+        )
+    return _settings("Local training", training, leave=("augmentation",))
+
+
+def _imbalance(training: dict[str, Any], *, closed_form: bool) -> str:
     parts = []
     if "oversampling" in training and "malignant_fraction" in training:
         parts.append(
             f"Malignant images were drawn up to {plain(training['oversampling'])} times as often as they "
             f"occur, until they were {plain(training['malignant_fraction'])} of what was drawn."
         )
-    if "label_skew" in training:
+    if "label_skew" in training and not closed_form:
         parts.append(_label_skew(training))
     if parts:
         parts.append("Probabilities were recalibrated afterwards on lesions at their natural prevalence.")

@@ -27,6 +27,7 @@ _NO_HYPERPARAMETERS: Final = (
     "runs_dir",
     "resources",
     "tracking",
+    "compare",
     "sites",
 )
 
