@@ -216,6 +216,24 @@ def test_each_site_held_out_in_its_turn(tmp_path: Path) -> None:
     assert matrix["vienna", "molemax"] == pytest.approx(np.mean(alone))
 
 
+def test_a_rotation_of_one_site_has_its_row_for_each_site_that_trained(tmp_path: Path) -> None:
+    arms = {"fedavg": Arm(), "local": Arm(baseline="local")}
+    path = write_comparison(tmp_path / "c", Plan(arms, seeds=(1, 2), folds=True, leave_out=["rosendahl"]))
+    build_comparison(path)
+    rows = table(path, "local_matrix")
+    assert list(rows["trained"]) == ["molemax", "screening"]
+    assert set(rows["tested"]) == {"rosendahl"}
+
+
+def test_a_matrix_that_cannot_be_made_does_not_cost_the_page(tmp_path: Path) -> None:
+    arms = {"fedavg": Arm(), "local": Arm(baseline="local")}
+    path = write_comparison(tmp_path / "c", Plan(arms, seeds=(1,), folds=True))
+    (path / "cells" / "local" / "1" / "vienna" / "molemax" / "scores.npz").write_bytes(b"broken")
+    build_comparison(path)
+    assert not (path / "results" / "local_matrix.csv").exists()
+    assert summary_lines(path)[-1].startswith("local has no table of sites alone: ")
+
+
 def test_the_draws_of_a_site_do_not_depend_on_what_else_is_compared(tmp_path: Path) -> None:
     few = {"fedavg": Arm(), "fedprox": Arm(gain=0.1)}
     more = {"zero": Arm(), **few, "last": Arm()}

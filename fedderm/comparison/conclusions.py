@@ -27,7 +27,7 @@ def conclusions_of(results: Results) -> list[str]:
     told += _of_worst(results)
     told += _of_ranks(results)
     told += _of_differences(results.personal, results, " (personal)")
-    return told + _few_lesions(results)
+    return told + _few_lesions(results) + results.untold
 
 
 def is_claimed(one: ArmDifference) -> bool:

@@ -147,10 +147,15 @@ class Comparison:
             trained.setdefault(cell.arm, set()).add(cell.trained)
         return tuple(arm for arm, sites in trained.items() if len(sites) > 1)
 
+    @property
+    def sites(self) -> dict[str, str]:
+        """Return the roles of all sites of the config, by name, as they are listed there."""
+        return {str(site["name"]): str(site.get("role", "train")) for site in self.config["sites"]}
+
     @cached_property
     def roles(self) -> dict[str, str]:
         """Return the sites' roles, held-out ones first; where each was left out in turn all are held out."""
-        listed = {str(site["name"]): str(site.get("role", "train")) for site in self.config["sites"]}
+        listed = self.sites
         if self.left_out_in_turn:
             turns = {cell.held_out for cell in self.cells}
             return {name: "held-out" for name in listed if name in turns}
