@@ -15,6 +15,7 @@ from commands import Result, fedderm
 from federations import SITES, command, same, simulated, weights, write_config
 
 from fedderm.comparison.folder import ComparisonFolder
+from fedderm.comparison.kept_settings import refuse_other_settings
 from fedderm.comparison.plan import cells_of
 from fedderm.comparison.scores import FILE, read_scores
 
@@ -305,6 +306,23 @@ def test_what_cannot_be_resumed_is_said(tmp_path: Path) -> None:
     )
     assert "leave out the config and --set" in fedderm("compare", "c.yaml", "--resume", tmp_path).sentence()
     assert "give a config with a section compare" in fedderm("compare").sentence()
+
+
+def test_a_cell_of_other_settings_is_refused_and_where_things_lie_may_change(tmp_path: Path) -> None:
+    from fedderm import config
+
+    arms = {"a": {}, "b": {"strategy": {"name": "fedprox", "proximal_mu": 0.1}}}
+    folder = ComparisonFolder.create(config.load(write_config(tmp_path, compare=section(arms), rounds=2)))
+    for cell in cells_of(folder.experiment):
+        folder.prepare_cell(cell, {})
+        refuse_other_settings(folder.cell_path(cell), cell.id, cell.experiment)
+    moved = folder.experiment.model_copy(update={"work_dir": tmp_path / "elsewhere"})
+    for cell in cells_of(moved):
+        refuse_other_settings(folder.cell_path(cell), cell.id, cell.experiment)
+    text = (folder.path / "config.yaml").read_text()
+    (folder.path / "config.yaml").write_text(text.replace("rounds: 2", "rounds: 9"))
+    told = fedderm("compare", "--resume", folder.path).sentence()
+    assert "cells/a/1 was run with other settings (rounds: 2, now 9); remove it, or restore" in told
 
 
 def test_two_processes_cannot_go_on_with_one_comparison(tmp_path: Path) -> None:
