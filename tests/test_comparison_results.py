@@ -148,16 +148,19 @@ def test_the_sentences_say_what_can_and_cannot_be_concluded(folder: Path) -> Non
     lines = summary_lines(folder)
     text = "\n".join(lines)
     assert lines[0].startswith(
-        "6 arms are compared with fedavg, with 5 seeds of training, at 2 held-out sites"
+        "5 arms are compared with fedavg, with 5 seeds of training, at 2 held-out sites"
     )
-    assert "Of 45 cells 1 has failed and 1 is not finished; fedprox has fewer seeds for it" in text
+    assert (
+        "Of 45 cells 1 has failed and 1 is not finished; fedprox has fewer finished cells than planned"
+        in text
+    )
     better = next(line for line in lines if line.startswith("better is better than fedavg by AUC"))
     rows = table(folder, "differences")
     claimed = rows[(rows["arm"] == "better") & (rows["metric"] == "auc") & (rows["p_holm"] < 0.05)]
     for site in set(claimed["site"]) - {"(mean)", "(worst)"}:
         assert f"at {site} (+" in better
     assert "No claim is made about fedprox: fewer than 5 seeds in common with fedavg." in lines
-    assert "twin ranks lesions exactly as fedavg does, with every seed." in lines
+    assert "twin has the same AUC as fedavg in every seed and every draw of lesions." in lines
     apart = next(line for line in lines if line.startswith(("None of", "pooled and", "fedper and")))
     # The differences excluded are the largest limit over the arms it names and the sites with enough lesions.
     alike = [arm for arm in ("fedper", "pooled") if f"{arm} is" not in text]
@@ -168,7 +171,10 @@ def test_the_sentences_say_what_can_and_cannot_be_concluded(folder: Path) -> Non
     bound = sites[["lower", "upper"]].abs().to_numpy().max()
     assert f"differences of AUC beyond ±{bound:.3f} are excluded at all of them" in apart
     assert "local (personal) is worse than the global model of fedavg" in text
-    assert "Nothing is concluded where fewer than 10 lesions are malignant or benign: screening (6)." in text
+    assert (
+        "Nothing is concluded where fewer than 10 lesions are malignant or benign: screening (6 malignant)."
+        in text
+    )
 
 
 def test_no_claim_from_few_seeds(tmp_path: Path) -> None:
@@ -250,7 +256,40 @@ def test_a_reference_without_a_finished_cell_leaves_the_means(tmp_path: Path) ->
     results, text = told(plan, tmp_path / "c")
     assert results.models.differences == []
     assert results.models.arms == ["fedprox"]
-    assert "1 has failed; fedavg has no finished cell." in text
+    assert text.splitlines() == [
+        "No cell of fedavg, the reference, is finished: nothing is compared.",
+        "Of 2 cells 1 has failed; fedavg has no finished cell.",
+    ]
+
+
+def test_a_difference_that_does_not_vary_is_neither_claimed_nor_no_difference(tmp_path: Path) -> None:
+    sites = {name: SITES[name] for name in ("vienna", "rosendahl")}
+    plan = Plan({"fedavg": Arm(gain=60, own=0), "worse": Arm(gain=-60)}, sites=sites)
+    _, text = told(plan, tmp_path / "c")
+    assert (
+        "worse differs from fedavg by AUC \N{MINUS SIGN}1.000 at vienna and \N{MINUS SIGN}1.000 at rosendahl "
+        "in every seed and every draw of lesions; no test is possible there." in text
+    )
+    assert "told apart" not in text
+
+
+def test_the_seeds_that_have_finished_are_told(tmp_path: Path) -> None:
+    waiting = ["fedavg/2", "fedprox/2", "fedavg/3", "fedprox/3"]
+    plan = Plan({"fedavg": Arm(), "fedprox": Arm()}, seeds=(1, 2, 3), waiting=waiting)
+    _, text = told(plan, tmp_path / "c")
+    assert "1 arm is compared with fedavg, with 1 of 3 planned seeds of training" in text
+    assert "With one seed the intervals carry the lesions alone" in text
+
+
+def test_what_no_table_tells_of_is_said(tmp_path: Path) -> None:
+    arms = {"fedavg": Arm(), "fedper": Arm(personal=0.5), "local": Arm(baseline="local")}
+    plan = Plan(arms, seeds=(1,), folds=True, leave_out=["rosendahl"])
+    _, text = told(plan, tmp_path / "c")
+    assert "1 arm is compared with fedavg, with 1 seed of training, at 1 site, held out." in text
+    assert "local trains a model for each site, told under Sites alone." in text
+    assert "fedper keeps a personal model at each training site. Personal models are not judged here" in text
+    assert "molemax and screening train in every fold and are in no table" in text
+    assert "vienna and queensland are held out throughout and are in no table" in text
 
 
 def test_one_arm_alone_has_means_and_nothing_else(tmp_path: Path) -> None:

@@ -135,6 +135,11 @@ class Comparison:
         return tuple(dict.fromkeys(cell.seed for cell in self.cells))
 
     @cached_property
+    def finished_seeds(self) -> tuple[int, ...]:
+        """Return the seeds with which a cell is finished."""
+        return tuple(seed for seed in self.seeds if any(cell.seed == seed for cell in self.done))
+
+    @cached_property
     def arms(self) -> tuple[str, ...]:
         """Return the arms with one global model a cell, in the config's order."""
         return tuple(dict.fromkeys(cell.arm for cell in self.cells if cell.arm not in self.local_arms))

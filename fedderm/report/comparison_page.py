@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from fedderm.comparison.conclusions import CLAIM_SEEDS, conclusions_of
+from fedderm.comparison.conclusions import conclusions_of
 from fedderm.comparison.results import Results
+from fedderm.comparison.scope import CLAIM_SEEDS
 from fedderm.evaluation.comparison import FEWEST
 from fedderm.evaluation.lesion_draws import COMPARED
 from fedderm.report.comparison_figures import convergence_figures, rank_figure
@@ -102,7 +103,7 @@ def _rank_figures(results: Results) -> list[tuple[str, Any]]:
     found = []
     for role, words in (("held-out", "held-out"), ("train", "training")):
         ranked = [one for one in results.ranks if one.role == role]
-        if ranked:
+        if ranked and ranked[0].sites > 1:  # at one site they only repeat its table
             over = f"{plural(ranked[0].sites, f'{words} site')} and {plural(ranked[0].seeds, 'seed')}"
             figure = rank_figure(ranked, role, results.comparison.reference)
             found.append((f"Average rank by AUC over {over}", figure))
