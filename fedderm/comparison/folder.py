@@ -117,7 +117,8 @@ class ComparisonFolder:
         path = self.cell_path(cell)
         state = _json(path / "rounds" / "state.json")
         sites = [site for entry in state.get("history", []) for site in entry["sites"].values()]
-        traffic = state.get("traffic", {})
+        # A baseline trains in one place: what it passes between processes is no exchange.
+        traffic = state.get("traffic", {}) if cell.experiment.baseline == "none" else {}
         status: Status = "failed" if error else "done" if self.is_done(cell) else "waiting"
         return CellRow(
             cell=cell.id,

@@ -58,6 +58,8 @@ def _content(results: Results) -> dict[str, Any]:
         "ranks": _rank_figures(results),
         "left_out_of_ranks": _left_out_of_ranks(results),
         "costs": results.costs,
+        "one_seed": len(comparison.finished_seeds) == 1,
+        "ranked_seeds": min((one.seeds for one in results.ranks), default=0),
         "convergence": convergence_figures(results.curves, comparison.reference),
         "matrices": matrix_blocks(results),
         "unfinished": [cell for cell in comparison.cells if cell.status != "done"],
@@ -88,15 +90,19 @@ def _facts(results: Results) -> list[tuple[str, str]]:
     roles = list(comparison.roles.values())
     sites = [("Held-out sites", str(roles.count("held-out"))), ("Training sites", str(roles.count("train")))]
     if comparison.left_out_in_turn:
-        sites = [("Sites, each held out in turn", str(len(roles)))]
+        sites = [("Sites, held out in turn", str(len(roles)))]
     return [
         ("Reference", comparison.reference),
         ("Arms", str(len(comparison.arms) + len(comparison.local_arms))),
-        ("Seeds", str(len(comparison.seeds))),
+        ("Seeds", _of(len(comparison.finished_seeds), len(comparison.seeds))),
         *sites,
         ("Finished cells", f"{len(comparison.done)} of {len(comparison.cells)}"),
         ("Draws of lesions", f"{comparison.resamples:,}"),
     ]
+
+
+def _of(finished: int, planned: int) -> str:
+    return str(planned) if finished == planned else f"{finished} of {planned}"
 
 
 def _rank_figures(results: Results) -> list[tuple[str, Any]]:
