@@ -302,6 +302,13 @@ def test_a_site_that_cannot_train_is_refused_with_what_to_do_before_a_cell_is_ru
 def test_what_cannot_be_resumed_is_said(tmp_path: Path) -> None:
     told = fedderm("compare", "--resume", tmp_path).sentence()
     assert f"{tmp_path}: is no comparison's folder (it has no cells.csv); give the folder that" in told
+    missing = fedderm("compare", "--resume", tmp_path / "nothere").sentence()
+    assert f"{tmp_path / 'nothere'}: does not exist" in missing
+    for name in ("20261125-232707", "20261126-010203"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "cells.csv").touch()
+    told = fedderm("compare", "--resume", tmp_path).sentence()
+    assert f"the newest one in it is {tmp_path / '20261126-010203'}" in told
     (tmp_path / "rounds").mkdir()
     assert (
         f"it is a run's: fedderm run --resume {tmp_path}"
@@ -326,6 +333,13 @@ def test_a_cell_of_other_settings_is_refused_and_where_things_lie_may_change(tmp
     (folder.path / "config.yaml").write_text(text.replace("rounds: 2", "rounds: 9"))
     told = fedderm("compare", "--resume", folder.path).sentence()
     assert "cells/a/1 was run with other settings (rounds: 2, now 9); remove it, or restore" in told
+
+
+def test_an_override_is_named_where_it_is_at_fault(tmp_path: Path) -> None:
+    path = write_config(tmp_path, compare=section({"a": {}}))
+    result = fedderm("compare", path, "--set", "compare.reference=x")
+    assert f"{path} --set compare.reference=x: compare.reference: there is no arm x" in result.sentence()
+    assert "checking 1 arm with 2 seeds" in result.out + result.err
 
 
 def test_two_processes_cannot_go_on_with_one_comparison(tmp_path: Path) -> None:

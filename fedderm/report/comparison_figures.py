@@ -10,7 +10,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from fedderm.comparison.effort import Curve
 from fedderm.evaluation.arm_ranks import ArmRank
-from fedderm.report.drawing import AFTER, BEFORE, GRID, HELD_OUT, INK, TRAIN, as_svg, canvas, ink_of
+from fedderm.report.drawing import AFTER, BEFORE, HELD_OUT, INK, MUTED, TRAIN, as_svg, canvas, ink_of
 from fedderm.report.figures import spread
 from fedderm.report.formats import NBSP, decimal, size
 
@@ -132,7 +132,7 @@ def _names(axes: Axes, ends: list[tuple[float, str, float]], looks: dict[str, Lo
     for (value, arm, last), height in zip(ordered, heights, strict=True):
         _, ink, _ = looks[arm]
         # Data are in the arm's ink; what only leads to its name is not.
-        axes.plot([last, right, margin], [value, height, height], color=GRID, linewidth=0.6, zorder=0.9)
+        axes.plot([last, right, margin], [value, height, height], color=MUTED, linewidth=0.4, zorder=0.9)
         weight = "bold" if arm == reference else "normal"
         axes.annotate(
             arm,
