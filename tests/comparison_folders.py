@@ -49,6 +49,8 @@ class Plan:
     seeds: Sequence[int] = (1, 2, 3, 4, 5)
     reference: str = "fedavg"
     folds: bool = False
+    leave_out: Sequence[str] = ()
+    """The rotation of the folds; empty: all sites."""
     failed: Mapping[str, str] = field(default_factory=dict)
     """Cell id to its error."""
     waiting: Sequence[str] = ()
@@ -85,16 +87,23 @@ def _config(plan: Plan) -> dict[str, Any]:
 def _cells(plan: Plan) -> list[tuple[str, int, str, str]]:
     def training(fold: str) -> list[str]:
         if fold:
-            return [name for name in plan.sites if name != fold]
+            return [name for name, role in _roles(plan, fold).items() if role == "train"]
         return [name for name, (role, *_) in plan.sites.items() if role == "train"]
 
     return [
         (arm, seed, fold, trained)
         for seed in plan.seeds
-        for fold in (plan.sites if plan.folds else [""])
+        for fold in ((plan.leave_out or plan.sites) if plan.folds else [""])
         for arm, made in plan.arms.items()
         for trained in (training(fold) if made.baseline == "local" else [""])
     ]
+
+
+def _roles(plan: Plan, fold: str) -> dict[str, str]:
+    roles = {site: role for site, (role, *_) in plan.sites.items()}
+    if fold:
+        roles |= dict.fromkeys(plan.leave_out or plan.sites, "train") | {fold: "held-out"}
+    return roles
 
 
 def _cell(folder: Path, plan: Plan, arm: str, seed: int, fold: str, trained: str) -> dict[str, Any]:
@@ -108,9 +117,7 @@ def _cell(folder: Path, plan: Plan, arm: str, seed: int, fold: str, trained: str
     for part in ("rounds", "model"):
         (path / part).mkdir(parents=True)
     made = plan.arms[arm]
-    roles = {site: role for site, (role, *_) in plan.sites.items()}
-    if fold:
-        roles = {site: "held-out" if site == fold else "train" for site in plan.sites}
+    roles = _roles(plan, fold)
     config = {"baseline": made.baseline, "sites": [{"name": n, "role": r} for n, r in roles.items()]}
     (path / "config.yaml").write_text(yaml.safe_dump(config))
     point = {

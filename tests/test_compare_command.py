@@ -15,6 +15,7 @@ from commands import Result, fedderm
 from federations import SITES, command, same, simulated, weights, write_config
 
 from fedderm.comparison.folder import ComparisonFolder
+from fedderm.comparison.kept_settings import refuse_other_settings
 from fedderm.comparison.plan import cells_of
 from fedderm.comparison.scores import FILE, read_scores
 
@@ -84,7 +85,10 @@ def test_cells_cost_what_they_say_and_baselines_have_the_federations_image_updat
     table = cells(folder_of(compared[0]))
     done = table[table["status"] == "done"]
     assert len(set(done["images"])) == 1, "same budget for all arms"
-    assert (done[["bytes_down", "bytes_up", "seconds"]] > 0).all().all()
+    assert (done["seconds"] > 0).all()
+    exchanges = done["arm"] != "c local"
+    assert (done.loc[exchanges, ["bytes_down", "bytes_up"]] > 0).all().all()
+    assert (done.loc[~exchanges, ["bytes_down", "bytes_up"]] == 0).all().all(), "a baseline exchanges nothing"
 
 
 @pytest.mark.slow
@@ -298,6 +302,13 @@ def test_a_site_that_cannot_train_is_refused_with_what_to_do_before_a_cell_is_ru
 def test_what_cannot_be_resumed_is_said(tmp_path: Path) -> None:
     told = fedderm("compare", "--resume", tmp_path).sentence()
     assert f"{tmp_path}: is no comparison's folder (it has no cells.csv); give the folder that" in told
+    missing = fedderm("compare", "--resume", tmp_path / "nothere").sentence()
+    assert f"{tmp_path / 'nothere'}: does not exist" in missing
+    for name in ("20261125-232707", "20261126-010203"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "cells.csv").touch()
+    told = fedderm("compare", "--resume", tmp_path).sentence()
+    assert f"the newest one in it is {tmp_path / '20261126-010203'}" in told
     (tmp_path / "rounds").mkdir()
     assert (
         f"it is a run's: fedderm run --resume {tmp_path}"
@@ -305,6 +316,30 @@ def test_what_cannot_be_resumed_is_said(tmp_path: Path) -> None:
     )
     assert "leave out the config and --set" in fedderm("compare", "c.yaml", "--resume", tmp_path).sentence()
     assert "give a config with a section compare" in fedderm("compare").sentence()
+
+
+def test_a_cell_of_other_settings_is_refused_and_where_things_lie_may_change(tmp_path: Path) -> None:
+    from fedderm import config
+
+    arms = {"a": {}, "b": {"strategy": {"name": "fedprox", "proximal_mu": 0.1}}}
+    folder = ComparisonFolder.create(config.load(write_config(tmp_path, compare=section(arms), rounds=2)))
+    for cell in cells_of(folder.experiment):
+        folder.prepare_cell(cell, {})
+        refuse_other_settings(folder.cell_path(cell), cell.id, cell.experiment)
+    moved = folder.experiment.model_copy(update={"work_dir": tmp_path / "elsewhere"})
+    for cell in cells_of(moved):
+        refuse_other_settings(folder.cell_path(cell), cell.id, cell.experiment)
+    text = (folder.path / "config.yaml").read_text()
+    (folder.path / "config.yaml").write_text(text.replace("rounds: 2", "rounds: 9"))
+    told = fedderm("compare", "--resume", folder.path).sentence()
+    assert "cells/a/1 was run with other settings (rounds: 2, now 9); remove it, or restore" in told
+
+
+def test_an_override_is_named_where_it_is_at_fault(tmp_path: Path) -> None:
+    path = write_config(tmp_path, compare=section({"a": {}}))
+    result = fedderm("compare", path, "--set", "compare.reference=x")
+    assert f"{path} --set compare.reference=x: compare.reference: there is no arm x" in result.sentence()
+    assert "checking 1 arm with 2 seeds" in result.out + result.err
 
 
 def test_two_processes_cannot_go_on_with_one_comparison(tmp_path: Path) -> None:

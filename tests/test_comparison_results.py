@@ -11,6 +11,7 @@ from fedderm.comparison import build_comparison, summary_lines
 from fedderm.comparison.conclusions import conclusions_of
 from fedderm.comparison.outcomes import read_comparison
 from fedderm.comparison.results import Results, results_of
+from fedderm.comparison.tables import write_tables
 from fedderm.evaluation.metrics import metrics_of
 
 PLAN = Plan(
@@ -103,7 +104,7 @@ def test_cost_and_convergence(folder: Path) -> None:
     assert cost.loc["fedavg", "images"] == 48_000
     assert cost.loc["fedavg", "seconds"] == pytest.approx(23)
     assert cost.loc["fedavg", "bytes_down"] == 36_000_000
-    assert cost.loc[["pooled", "local"], "bytes_up"].isna().all()
+    assert cost.loc[["pooled", "local"], "bytes_up"].eq(0).all()
     assert (cost.loc["fedprox", "cells"], cost.loc["local", "cells"]) == (3, 15)
     curve = table(folder, "convergence")
     fedavg = curve[(curve["arm"] == "fedavg") & (curve["role"] == "held-out")].set_index("round")
@@ -148,16 +149,19 @@ def test_the_sentences_say_what_can_and_cannot_be_concluded(folder: Path) -> Non
     lines = summary_lines(folder)
     text = "\n".join(lines)
     assert lines[0].startswith(
-        "6 arms are compared with fedavg, with 5 seeds of training, at 2 held-out sites"
+        "5 arms are compared with fedavg, with 5 seeds of training, at 2 held-out sites"
     )
-    assert "Of 45 cells 1 has failed and 1 is not finished; fedprox has fewer seeds for it" in text
+    assert (
+        "Of 45 cells 1 has failed and 1 is not finished; fedprox has fewer finished cells than planned"
+        in text
+    )
     better = next(line for line in lines if line.startswith("better is better than fedavg by AUC"))
     rows = table(folder, "differences")
     claimed = rows[(rows["arm"] == "better") & (rows["metric"] == "auc") & (rows["p_holm"] < 0.05)]
     for site in set(claimed["site"]) - {"(mean)", "(worst)"}:
         assert f"at {site} (+" in better
     assert "No claim is made about fedprox: fewer than 5 seeds in common with fedavg." in lines
-    assert "twin ranks lesions exactly as fedavg does, with every seed." in lines
+    assert "twin has the same AUC as fedavg in every seed and every draw of lesions." in lines
     apart = next(line for line in lines if line.startswith(("None of", "pooled and", "fedper and")))
     # The differences excluded are the largest limit over the arms it names and the sites with enough lesions.
     alike = [arm for arm in ("fedper", "pooled") if f"{arm} is" not in text]
@@ -168,7 +172,10 @@ def test_the_sentences_say_what_can_and_cannot_be_concluded(folder: Path) -> Non
     bound = sites[["lower", "upper"]].abs().to_numpy().max()
     assert f"differences of AUC beyond ±{bound:.3f} are excluded at all of them" in apart
     assert "local (personal) is worse than the global model of fedavg" in text
-    assert "Nothing is concluded where fewer than 10 lesions are malignant or benign: screening (6)." in text
+    assert (
+        "Nothing is concluded where fewer than 10 lesions are malignant or benign: screening (6 malignant)."
+        in text
+    )
 
 
 def test_no_claim_from_few_seeds(tmp_path: Path) -> None:
@@ -202,6 +209,10 @@ def test_each_site_held_out_in_its_turn(tmp_path: Path) -> None:
     ]
     assert found.estimate.value == pytest.approx(np.mean(expected))
 
+    # A site that is held out has no model of its own, in the table as in the file.
+    write_tables(results)
+    assert table(tmp_path / "folds", "local_matrix")["mean"].notna().all()
+
     # The model of a site that trained alone, in the fold of the site that it is tested at.
     matrix = {(trained, one.place.name): one.estimate.value for trained, one in results.matrices["local"]}
     assert matrix["molemax", "molemax"] is None
@@ -214,6 +225,24 @@ def test_each_site_held_out_in_its_turn(tmp_path: Path) -> None:
         for seed in plan.seeds
     ]
     assert matrix["vienna", "molemax"] == pytest.approx(np.mean(alone))
+
+
+def test_a_rotation_of_one_site_has_its_row_for_each_site_that_trained(tmp_path: Path) -> None:
+    arms = {"fedavg": Arm(), "local": Arm(baseline="local")}
+    path = write_comparison(tmp_path / "c", Plan(arms, seeds=(1, 2), folds=True, leave_out=["rosendahl"]))
+    build_comparison(path)
+    rows = table(path, "local_matrix")
+    assert list(rows["trained"]) == ["molemax", "screening"]
+    assert set(rows["tested"]) == {"rosendahl"}
+
+
+def test_a_matrix_that_cannot_be_made_does_not_cost_the_page(tmp_path: Path) -> None:
+    arms = {"fedavg": Arm(), "local": Arm(baseline="local")}
+    path = write_comparison(tmp_path / "c", Plan(arms, seeds=(1,), folds=True))
+    (path / "cells" / "local" / "1" / "vienna" / "molemax" / "scores.npz").write_bytes(b"broken")
+    build_comparison(path)
+    assert not (path / "results" / "local_matrix.csv").exists()
+    assert summary_lines(path)[-1].startswith("local has no table of sites alone: ")
 
 
 def test_the_draws_of_a_site_do_not_depend_on_what_else_is_compared(tmp_path: Path) -> None:
@@ -232,7 +261,40 @@ def test_a_reference_without_a_finished_cell_leaves_the_means(tmp_path: Path) ->
     results, text = told(plan, tmp_path / "c")
     assert results.models.differences == []
     assert results.models.arms == ["fedprox"]
-    assert "1 has failed; fedavg has no finished cell." in text
+    assert text.splitlines() == [
+        "No cell of fedavg, the reference, is finished: nothing is compared.",
+        "Of 2 cells 1 has failed; fedavg has no finished cell.",
+    ]
+
+
+def test_a_difference_that_does_not_vary_is_neither_claimed_nor_no_difference(tmp_path: Path) -> None:
+    sites = {name: SITES[name] for name in ("vienna", "rosendahl")}
+    plan = Plan({"fedavg": Arm(gain=60, own=0), "worse": Arm(gain=-60)}, sites=sites)
+    _, text = told(plan, tmp_path / "c")
+    assert (
+        "worse differs from fedavg by AUC \N{MINUS SIGN}1.000 at vienna and \N{MINUS SIGN}1.000 at rosendahl "
+        "in every seed and every draw of lesions; no test is possible there." in text
+    )
+    assert "told apart" not in text
+
+
+def test_the_seeds_that_have_finished_are_told(tmp_path: Path) -> None:
+    waiting = ["fedavg/2", "fedprox/2", "fedavg/3", "fedprox/3"]
+    plan = Plan({"fedavg": Arm(), "fedprox": Arm()}, seeds=(1, 2, 3), waiting=waiting)
+    _, text = told(plan, tmp_path / "c")
+    assert "1 arm is compared with fedavg, with 1 of 3 planned seeds of training" in text
+    assert "With one seed the intervals carry the lesions alone" in text
+
+
+def test_what_no_table_tells_of_is_said(tmp_path: Path) -> None:
+    arms = {"fedavg": Arm(), "fedper": Arm(personal=0.5), "local": Arm(baseline="local")}
+    plan = Plan(arms, seeds=(1,), folds=True, leave_out=["rosendahl"])
+    _, text = told(plan, tmp_path / "c")
+    assert "1 arm is compared with fedavg, with 1 seed of training, at 1 site, held out." in text
+    assert "local trains a model for each site, told under Sites alone." in text
+    assert "fedper keeps a personal model at each training site. Personal models are not judged here" in text
+    assert "molemax and screening train in every fold and are in no table" in text
+    assert "vienna and queensland are held out throughout and are in no table" in text
 
 
 def test_one_arm_alone_has_means_and_nothing_else(tmp_path: Path) -> None:
@@ -270,6 +332,8 @@ def test_a_damaged_file_is_named_in_one_sentence(
     with pytest.raises(ValueError, match=found) as caught:
         build_comparison(path)
     assert "\n" not in str(caught.value)
+    assert ("--resume" in str(caught.value)) == (part != "config.yaml")
+    assert ("writes it again" in str(caught.value)) == (part == "cells.csv")
     assert not (path / "compare.html").exists()
     assert not (path / "results").exists()
 
@@ -286,7 +350,9 @@ def test_other_lesions_in_a_cell_and_missing_files_are_named(tmp_path: Path) -> 
     ):
         build_comparison(path)
     file.unlink()
-    with pytest.raises(ValueError, match=r"fedprox/1/scores.npz cannot be read \(.*No such file"):
+    with pytest.raises(
+        ValueError, match=r"fedprox/1/scores.npz cannot be read \(No such file or directory\);"
+    ):
         build_comparison(path)
     with pytest.raises(ValueError, match=r"holds no cells\.csv"):
         build_comparison(tmp_path)

@@ -4,14 +4,16 @@ import shlex
 import shutil
 import signal
 from collections.abc import Sequence
+from math import prod
 from pathlib import Path
 
 from fedderm import config
 from fedderm.cli.comparison_console import ComparisonConsole
 from fedderm.comparison import build_comparison
 from fedderm.comparison.folder import CellRow, ComparisonFolder
-from fedderm.comparison.plan import cells_of
+from fedderm.comparison.plan import cells_of, section_of
 from fedderm.comparison.running import run_comparison
+from fedderm.report.formats import plural
 from fedderm.runtime import require_gpus
 from strategies.errors import Interrupted
 
@@ -27,7 +29,10 @@ def start(
 
     Raises ValueError where cells have failed: the page then tells the others.
     """
-    folder = _resumed(path, data_root, overrides, resume) if resume else _fresh(path, data_root, overrides)
+    if resume:
+        folder = _resumed(path, data_root, overrides, resume)
+    else:
+        folder = _fresh(path, data_root, overrides, console)
     console.show(f"comparison: {folder.path}")
     with folder.alone():
         rows = _run(folder, console, fresh=resume is None)
@@ -72,17 +77,23 @@ def _resume(folder: ComparisonFolder) -> str:
     return f"fedderm compare --resume {shlex.quote(str(folder.path))}"
 
 
-def _fresh(path: Path | None, data_root: Path | None, overrides: list[str]) -> ComparisonFolder:
+def _fresh(
+    path: Path | None, data_root: Path | None, overrides: list[str], console: ComparisonConsole
+) -> ComparisonFolder:
     if path is None:
         raise ValueError(
             "give a config with a section compare, such as configs/compare_demo.yaml, or --resume with a "
             "comparison's folder"
         )
     experiment = config.load(path, overrides, data_root)
+    where = " ".join([str(path), *(f"--set {shlex.quote(one)}" for one in overrides)])
     try:
+        section = section_of(experiment)
+        arms = len(section.arms) * prod(len(values) for values in section.grid.values())
+        console.show(f"checking {plural(arms, 'arm')} with {plural(len(section.seeds), 'seed')}")
         cells_of(experiment)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise ValueError(f"{where}: {error}") from error
     require_gpus(experiment.resources)
     return ComparisonFolder.create(experiment)
 

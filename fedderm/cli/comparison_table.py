@@ -22,7 +22,8 @@ def comparison_table(folder: Path, width: int) -> Table:
     one (a single site by itself); ``*`` marks what differs from the reference after Holm, with the seeds that
     a claim needs.
     """
-    from fedderm.comparison.conclusions import CLAIM_SEEDS, LEVEL
+    from fedderm.comparison.conclusions import LEVEL
+    from fedderm.comparison.scope import CLAIM_SEEDS
 
     summary, differences = (_auc(folder / "results" / f"{name}.csv") for name in ("summary", "differences"))
     places = _places(summary)

@@ -18,9 +18,9 @@ class ArmCost:
     images: float
     """Image updates: images that passed through training, all sites and rounds."""
     seconds: float
-    bytes_down: float | None
-    """From the server to all sites and back, all exchanges; None for a baseline, which exchanges nothing."""
-    bytes_up: float | None
+    bytes_down: float
+    """From the server to all sites and back, all exchanges; 0 for a baseline, which exchanges nothing."""
+    bytes_up: float
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ def costs_of(comparison: Comparison) -> list[ArmCost]:
                 len(cells),
                 _mean([c.images for c in cells]),
                 _mean([c.seconds for c in cells]),
-                down if exchanges else None,
-                up if exchanges else None,
+                down if exchanges else 0.0,
+                up if exchanges else 0.0,
             )
         )
     return found

@@ -14,13 +14,12 @@ from filelock import FileLock, Timeout
 
 from fedderm import config
 from fedderm.comparison.plan import Cell, section_of
+from fedderm.comparison.reading import CELLS
 from fedderm.comparison.scores import FILE, pooled_auc, read_scores
 from fedderm.environment import describe
 from fedderm.runs import RunFolder, new_folder
 from fedderm.settings import Experiment
 from fedderm.whole_file import write_whole
-
-CELLS = "cells.csv"
 
 Status = Literal["done", "failed", "waiting"]
 
@@ -76,9 +75,13 @@ class ComparisonFolder:
     def open(cls, path: Path, data_root: Path | None = None) -> Self:
         """Return an existing comparison, to go on with; raises ValueError where the folder is none."""
         if not (path / CELLS).is_file() or not (path / "config.yaml").is_file():
+            if not path.exists():
+                raise ValueError(f"{path}: does not exist; give the folder that fedderm compare printed")
             instead = "give the folder that fedderm compare printed"
             if (path / "rounds").is_dir():
                 instead = f"it is a run's: fedderm run --resume {shlex.quote(str(path))}"
+            elif inside := sorted(one.parent for one in path.glob(f"*/{CELLS}")):
+                instead = f"the newest one in it is {inside[-1]}"
             raise ValueError(f"{path}: is no comparison's folder (it has no {CELLS}); {instead}")
         experiment = config.load(path / "config.yaml", data_root=data_root)
         section_of(experiment)
@@ -117,7 +120,8 @@ class ComparisonFolder:
         path = self.cell_path(cell)
         state = _json(path / "rounds" / "state.json")
         sites = [site for entry in state.get("history", []) for site in entry["sites"].values()]
-        traffic = state.get("traffic", {})
+        # A baseline trains in one place: what it passes between processes is no exchange.
+        traffic = state.get("traffic", {}) if cell.experiment.baseline == "none" else {}
         status: Status = "failed" if error else "done" if self.is_done(cell) else "waiting"
         return CellRow(
             cell=cell.id,

@@ -1,6 +1,5 @@
 """What the cells of a comparison left, read into typed objects; docs/compare.md has the folder's contract."""
 
-import json
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,9 +8,9 @@ from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
 import pandas as pd
-import yaml
 from pydantic import ValidationError
 
+from fedderm.comparison.reading import read_json, read_table, read_yaml, unreadable
 from fedderm.comparison.scores import FILE, Model, read_scores
 from fedderm.evaluation.documents import OperatingPoint
 from fedderm.evaluation.lesion_draws import RESAMPLES, Judged
@@ -48,18 +47,18 @@ class Cell:
     @cached_property
     def config(self) -> dict[str, Any]:
         """Return the cell's own experiment."""
-        return _yaml(self.path / "config.yaml")
+        return read_yaml(self.path / "config.yaml")
 
     @cached_property
     def point(self) -> OperatingPoint:
         """Return the federation's operating point."""
         path = self.path / "model" / "model.json"
         try:
-            return OperatingPoint.model_validate(_json(path).get("federation_point"))
+            return OperatingPoint.model_validate(read_json(path).get("federation_point"))
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(("federation_point", *map(str, first["loc"])))
-            raise _unreadable(path, f"{where}: {first['msg']}") from error
+            raise unreadable(path, f"{where}: {first['msg']}") from error
 
     @cached_property
     def scores(self) -> dict[tuple[str, Model], Scores]:
@@ -74,18 +73,18 @@ class Cell:
     @cached_property
     def rounds(self) -> pd.DataFrame:
         """Return the metrics of every round, in the long format."""
-        return _table(self.path / "rounds" / "metrics.csv", COLUMNS)
+        return read_table(self.path / "rounds" / "metrics.csv", COLUMNS)
 
     def traffic(self) -> dict[int, tuple[int, int]]:
         """Return the bytes (down, up) of training alone, summed to the end of each round."""
         path = self.path / "rounds" / "state.json"
         found, down, up = {}, 0, 0
         try:
-            for entry in _json(path).get("history") or []:
+            for entry in read_json(path).get("history") or []:
                 down, up = down + int(entry["bytes_down"]), up + int(entry["bytes_up"])
                 found[int(entry["round"])] = (down, up)
         except (KeyError, TypeError, ValueError) as error:
-            raise _unreadable(path, f"history: {error!r}") from error
+            raise unreadable(path, f"history: {error!r}") from error
         return found
 
 
@@ -135,6 +134,11 @@ class Comparison:
         return tuple(dict.fromkeys(cell.seed for cell in self.cells))
 
     @cached_property
+    def finished_seeds(self) -> tuple[int, ...]:
+        """Return the seeds with which a cell is finished."""
+        return tuple(seed for seed in self.seeds if any(cell.seed == seed for cell in self.done))
+
+    @cached_property
     def arms(self) -> tuple[str, ...]:
         """Return the arms with one global model a cell, in the config's order."""
         return tuple(dict.fromkeys(cell.arm for cell in self.cells if cell.arm not in self.local_arms))
@@ -147,10 +151,15 @@ class Comparison:
             trained.setdefault(cell.arm, set()).add(cell.trained)
         return tuple(arm for arm, sites in trained.items() if len(sites) > 1)
 
+    @property
+    def sites(self) -> dict[str, str]:
+        """Return the roles of all sites of the config, by name, as they are listed there."""
+        return {str(site["name"]): str(site.get("role", "train")) for site in self.config["sites"]}
+
     @cached_property
     def roles(self) -> dict[str, str]:
         """Return the sites' roles, held-out ones first; where each was left out in turn all are held out."""
-        listed = {str(site["name"]): str(site.get("role", "train")) for site in self.config["sites"]}
+        listed = self.sites
         if self.left_out_in_turn:
             turns = {cell.held_out for cell in self.cells}
             return {name: "held-out" for name in listed if name in turns}
@@ -172,12 +181,12 @@ def read_comparison(folder: Path) -> Comparison:
             f"{folder} is not a comparison's folder: it holds no cells.csv; give the folder that "
             "`fedderm compare` printed."
         )
-    config = _yaml(folder / "config.yaml")
+    config = read_yaml(folder / "config.yaml")
     if not isinstance(config.get("compare"), dict) or not isinstance(config.get("sites"), list):
         raise ValueError(
             f"{folder / 'config.yaml'} has no sections compare and sites; it is no comparison's."
         )
-    table = _table(folder / "cells.csv", _CELL_COLUMNS)
+    table = read_table(folder / "cells.csv", _CELL_COLUMNS)
     cells = tuple(_cell(folder, row) for row in table.to_dict("records"))
     if not any(cell.status == "done" for cell in cells):
         raise ValueError(
@@ -185,7 +194,7 @@ def read_comparison(folder: Path) -> Comparison:
             f"`fedderm compare --resume {shlex.quote(str(folder))}`."
         )
     path = folder / "environment.json"
-    return Comparison(folder, config, _json(path) if path.is_file() else {}, cells)
+    return Comparison(folder, config, read_json(path) if path.is_file() else {}, cells)
 
 
 def _cell(folder: Path, row: dict[Any, Any]) -> Cell:
@@ -208,43 +217,4 @@ def _cell(folder: Path, row: dict[Any, Any]) -> Cell:
             error=row["error"],
         )
     except ValueError as error:
-        raise _unreadable(folder / "cells.csv", f"cell {row['cell']}: {error}") from error
-
-
-def _unreadable(path: Path, found: str) -> ValueError:
-    return ValueError(
-        f"{path} cannot be read ({found}); copy the comparison's folder again, or remove the cell's folder "
-        "and go on with `fedderm compare --resume`."
-    )
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise _unreadable(path, " ".join(str(error).split())) from error
-    if not isinstance(found, dict):
-        raise _unreadable(path, f"expected an object, found {type(found).__name__}")
-    return found
-
-
-def _yaml(path: Path) -> dict[str, Any]:
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise _unreadable(path, " ".join(str(error).split())) from error
-    if not isinstance(found, dict):
-        raise _unreadable(path, f"expected keys and values, found {type(found).__name__}")
-    return found
-
-
-def _table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
-    """Return a CSV file as texts: a site may be called 007 or NA."""
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (OSError, ValueError, UnicodeDecodeError) as error:
-        raise _unreadable(path, " ".join(str(error).split())) from error
-    absent = [column for column in columns if column not in table.columns]
-    if absent:
-        raise _unreadable(path, f"no column {', '.join(absent)}")
-    return table
+        raise unreadable(folder / "cells.csv", f"cell {row['cell']}: {error}") from error

@@ -76,6 +76,8 @@ class Results:
     """By role and arm: how often each site is the worst."""
     matrices: dict[str, list[tuple[str, ArmMean]]]
     """By local arm: (site that trained alone, its mean AUC at a place)."""
+    untold: list[str]
+    """Sentences about tables of sites alone that cannot be made."""
     costs: list[ArmCost]
     curves: list[Curve]
 
@@ -93,13 +95,15 @@ def results_of(comparison: Comparison) -> Results:
         if place.name == WORST
         for arm in arms
     }
+    matrices, untold = _matrices(comparison)
     return Results(
         comparison,
         _statistics(draws, arms, comparison.reference),
         _personal(comparison, arms),
         arm_ranks(draws, arms),
         worst,
-        {arm: _matrix(comparison, arm) for arm in comparison.local_arms if any(comparison.cells_of(arm))},
+        matrices,
+        untold,
         costs_of(comparison),
         curves_of(comparison),
     )
@@ -177,13 +181,30 @@ def _arm(cell: Cell) -> str:
     return cell.arm
 
 
+def _matrices(
+    comparison: Comparison,
+) -> tuple[dict[str, list[tuple[str, ArmMean]]], list[str]]:
+    """Return the local arms' matrices, and why one is missing: it does not cost the rest of the page."""
+    found, untold = {}, []
+    for arm in comparison.local_arms:
+        try:
+            matrix = _matrix(comparison, arm)
+        except ValueError as error:
+            untold.append(f"{arm} has no table of sites alone: {error}")
+        else:
+            if matrix:
+                found[arm] = matrix
+    return found, untold
+
+
 def _matrix(comparison: Comparison, arm: str) -> list[tuple[str, ArmMean]]:
     """Return the mean AUC, at every site, of the model of each site that trained alone.
 
-    Where sites are held out in turn a site is told by the models of its own fold, to which it gave nothing.
+    Where sites are held out in turn a site is told by the models of its own fold, to which it gave nothing;
+    a site that trains in every fold has a model in each, though no model is told at it.
     """
     cells = list(comparison.cells_of(arm))
-    trained = [site for site in comparison.roles if any(cell.trained == site for cell in cells)]
+    trained = [site for site in comparison.sites if any(cell.trained == site for cell in cells)]
     found = []
     for site, role in comparison.roles.items():
         there = [cell for cell in cells if not comparison.left_out_in_turn or cell.held_out == site]

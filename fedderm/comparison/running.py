@@ -6,6 +6,7 @@ from typing import Protocol
 
 from fedderm.comparison.folder import CellRow, ComparisonFolder
 from fedderm.comparison.job import Job
+from fedderm.comparison.kept_settings import refuse_other_settings
 from fedderm.comparison.plan import Cell, cells_of, folds_of
 from fedderm.comparison.schedule import CellObserver, Order, run_cells
 from fedderm.preparation import (
@@ -32,10 +33,13 @@ def run_comparison(folder: ComparisonFolder, observer: ComparisonObserver) -> li
     """Run the cells that are not done yet, and return the lines of all in the plan's order.
 
     Finished cells are kept, interrupted ones go on after their last finished round, failed ones are tried
-    again. Raises ValueError where a site cannot start or cannot train, AuditRefused where sites or splits
-    share what the config does not settle: then no cell has been touched.
+    again. Raises ValueError where a cell was run with other settings than the config has now, and where a
+    site cannot start or cannot train, AuditRefused where sites or splits share what the config does not
+    settle: then no cell has been touched.
     """
     cells = cells_of(folder.experiment)
+    for cell in cells:
+        refuse_other_settings(folder.cell_path(cell), cell.id, cell.experiment)
     done = [cell for cell in cells if folder.is_done(cell)]
     records = _Records(folder, cells)
     observer.planned(cells, done)

@@ -8,6 +8,7 @@ from typing import Any, Final, Literal, get_args
 
 import numpy as np
 
+from fedderm.comparison.reading import unreadable
 from fedderm.evaluation.ranking import weighted_ranking
 from fedderm.evaluation.scores import Scores
 
@@ -45,10 +46,7 @@ def read_scores(path: Path) -> dict[tuple[str, Model], Scores]:
                 arrays = {name: held[f"{prefix}/{name}"] for name in _ARRAYS}
                 found[site, PERSONAL if model == PERSONAL else GLOBAL] = Scores(**arrays).per_lesion()
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(
-            f"{path} cannot be read ({' '.join(str(error).split())}); copy the comparison's folder again, or "
-            "remove the cell's folder and go on with `fedderm compare --resume`."
-        ) from error
+        raise unreadable(path, error) from error
     return found
 
 

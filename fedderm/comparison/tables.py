@@ -105,6 +105,8 @@ def _convergence(results: Results) -> Iterator[Row]:
 def _matrix(results: Results) -> Iterator[Row]:
     for arm, entries in results.matrices.items():
         for trained, one in entries:
+            if not one.seeds:  # a site that is held out has no model of its own
+                continue
             yield {
                 "arm": arm,
                 "trained": trained,

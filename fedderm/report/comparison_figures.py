@@ -1,7 +1,6 @@
 """Figures of the comparison's page: average ranks, and AUC by round and by byte."""
 
 from collections.abc import Sequence
-from itertools import product
 from typing import Final
 
 import pandas as pd
@@ -11,12 +10,14 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from fedderm.comparison.effort import Curve
 from fedderm.evaluation.arm_ranks import ArmRank
-from fedderm.report.drawing import AFTER, BEFORE, HELD_OUT, INK, TRAIN, as_svg, canvas, ink_of
+from fedderm.report.drawing import AFTER, BEFORE, HELD_OUT, INK, MUTED, TRAIN, as_svg, canvas, ink_of
 from fedderm.report.figures import spread
-from fedderm.report.formats import decimal, size
+from fedderm.report.formats import NBSP, decimal, size
 
-_LOOKS: Final = list(product(("-", (0, (5, 2)), (0, (1, 1.4))), (TRAIN, HELD_OUT, AFTER, BEFORE)))
-"""Twelve ways to draw a curve; the reference has its own."""
+_INKS: Final = (TRAIN, HELD_OUT, AFTER, BEFORE)
+_DASHES: Final = ("-", (0, (5, 2)), (0, (1, 1.4)), (0, (7, 1.5, 1, 1.5)), (0, (3, 1, 1, 1, 1, 1)))
+_MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X")
+"""None of 20 arms shares ink and dash with another, none of 28 ink and marker; the reference has its own."""
 
 MOST_WITH_RANGE: Final = 6
 """Arms whose range over seeds is drawn at every round; with more it is drawn at the last one."""
@@ -62,13 +63,18 @@ def convergence_figures(curves: Sequence[Curve], reference: str) -> list[tuple[s
     return found
 
 
-Look = tuple[object, str]
+Look = tuple[object, str, str]
+"""Dash, ink, marker."""
 
 
 def _looks_of(curves: Sequence[Curve], reference: str) -> dict[str, Look]:
     arms = [arm for arm in dict.fromkeys(curve.arm for curve in curves) if arm != reference]
-    looks: dict[str, Look] = {arm: _LOOKS[index % len(_LOOKS)] for index, arm in enumerate(arms)}
-    return {reference: ("-", INK), **looks}
+    return {reference: ("-", INK, "o"), **{arm: _look(index) for index, arm in enumerate(arms)}}
+
+
+def _look(index: int) -> Look:
+    dash = _DASHES[index // len(_INKS) % len(_DASHES)]
+    return dash, _INKS[index % len(_INKS)], _MARKERS[index % len(_MARKERS)]
 
 
 def _bytes(points: pd.DataFrame) -> pd.Series:
@@ -81,20 +87,27 @@ def _curves(curves: Sequence[Curve], axis: str, looks: dict[str, Look], referenc
         for curve in curves:
             points = curve.points
             x = points["round"] if axis == "Round" else _bytes(points)
-            style, ink = looks[curve.arm]
+            style, ink, marker = looks[curve.arm]
             width = 2.4 if curve.arm == reference else 1.4
-            axes.plot(x, points["mean"], color=ink, linestyle=style, linewidth=width)
+            axes.plot(
+                x, points["mean"], color=ink, linestyle=style, linewidth=width, marker=marker, markersize=3.5
+            )
             _range(axes, x, points, str(ink), everywhere=len(curves) <= MOST_WITH_RANGE)
             ends.append((float(points["mean"].iloc[-1]), curve.arm, float(x.iloc[-1])))
         axes.set(xlabel="Round" if axis == "Round" else "Bytes exchanged so far", ylabel="AUC")
         axes.xaxis.set_major_locator(MaxNLocator(integer=axis == "Round", nbins=6))
         if axis == "Bytes":
-            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: size(value)))
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _octets(value)))
         axes.margins(x=0.03, y=0.08)
         _names(axes, ends, looks, reference)
         told = ", ".join(f"{arm} {decimal(value)}" for value, arm, _ in ends)
         name = title.lower().replace(" ", "-").replace(",", "")
         return as_svg(figure, name, f"{title}; at the end: {told}.")
+
+
+def _octets(value: float) -> str:
+    """Return a tick's bytes without a decimal that says nothing: ``80 MB``."""
+    return size(value).replace(f".0{NBSP}", NBSP)
 
 
 def _range(axes: Axes, x: pd.Series, points: pd.DataFrame, ink: str, *, everywhere: bool) -> None:
@@ -117,8 +130,9 @@ def _names(axes: Axes, ends: list[tuple[float, str, float]], looks: dict[str, Lo
     heights = spread([value for value, _, _ in ordered], apart, low, high)
     margin = right + 0.06 * (right - left)
     for (value, arm, last), height in zip(ordered, heights, strict=True):
-        style, ink = looks[arm]
-        axes.plot([last, margin], [value, height], color=ink, linestyle=style, linewidth=0.7)
+        _, ink, _ = looks[arm]
+        # Data are in the arm's ink; what only leads to its name is not.
+        axes.plot([last, right, margin], [value, height, height], color=MUTED, linewidth=0.4, zorder=0.9)
         weight = "bold" if arm == reference else "normal"
         axes.annotate(
             arm,

@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from fedderm.comparison.conclusions import CLAIM_SEEDS, conclusions_of
+from fedderm.comparison.conclusions import conclusions_of
 from fedderm.comparison.results import Results
+from fedderm.comparison.scope import CLAIM_SEEDS
 from fedderm.evaluation.comparison import FEWEST
 from fedderm.evaluation.lesion_draws import COMPARED
 from fedderm.report.comparison_figures import convergence_figures, rank_figure
@@ -57,6 +58,8 @@ def _content(results: Results) -> dict[str, Any]:
         "ranks": _rank_figures(results),
         "left_out_of_ranks": _left_out_of_ranks(results),
         "costs": results.costs,
+        "one_seed": len(comparison.finished_seeds) == 1,
+        "ranked_seeds": min((one.seeds for one in results.ranks), default=0),
         "convergence": convergence_figures(results.curves, comparison.reference),
         "matrices": matrix_blocks(results),
         "unfinished": [cell for cell in comparison.cells if cell.status != "done"],
@@ -87,22 +90,26 @@ def _facts(results: Results) -> list[tuple[str, str]]:
     roles = list(comparison.roles.values())
     sites = [("Held-out sites", str(roles.count("held-out"))), ("Training sites", str(roles.count("train")))]
     if comparison.left_out_in_turn:
-        sites = [("Sites, each held out in turn", str(len(roles)))]
+        sites = [("Sites, held out in turn", str(len(roles)))]
     return [
         ("Reference", comparison.reference),
         ("Arms", str(len(comparison.arms) + len(comparison.local_arms))),
-        ("Seeds", str(len(comparison.seeds))),
+        ("Seeds", _of(len(comparison.finished_seeds), len(comparison.seeds))),
         *sites,
         ("Finished cells", f"{len(comparison.done)} of {len(comparison.cells)}"),
         ("Draws of lesions", f"{comparison.resamples:,}"),
     ]
 
 
+def _of(finished: int, planned: int) -> str:
+    return str(planned) if finished == planned else f"{finished} of {planned}"
+
+
 def _rank_figures(results: Results) -> list[tuple[str, Any]]:
     found = []
     for role, words in (("held-out", "held-out"), ("train", "training")):
         ranked = [one for one in results.ranks if one.role == role]
-        if ranked:
+        if ranked and ranked[0].sites > 1:  # at one site they only repeat its table
             over = f"{plural(ranked[0].sites, f'{words} site')} and {plural(ranked[0].seeds, 'seed')}"
             figure = rank_figure(ranked, role, results.comparison.reference)
             found.append((f"Average rank by AUC over {over}", figure))
