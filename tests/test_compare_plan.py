@@ -1,9 +1,11 @@
 """From a config with a section compare to cells, and what is refused before anything runs."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from commands import fedderm
 from federations import raw_config, simulated, write_config
 
@@ -52,6 +54,18 @@ def test_a_cell_is_an_ordinary_experiment_that_differs_in_what_its_arm_says(tmp_
 
 def config_of(cell: Cell) -> dict[str, Any]:
     return cell.experiment.model_dump(mode="json")
+
+
+def test_the_examples_of_the_docs_can_be_planned(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[1] / "docs" / "compare.md").read_text(encoding="utf-8")
+    examples = re.findall(r"```yaml\n(compare:\n.*?)```", text, re.DOTALL)
+    assert len(examples) == 3
+    for example in examples:
+        assert planned(tmp_path, compare=yaml.safe_load(example)["compare"])
+    grid = {"grid": {"strategy.proximal_mu": [0.01, 0.1]}, "reference": "fedavg, proximal_mu 0.01"}
+    beside = yaml.safe_load(examples[1])["compare"] | grid
+    with pytest.raises(ValueError, match="fedavg, proximal_mu"):
+        planned(tmp_path, compare=beside)
 
 
 def test_the_grid_multiplies_the_arms(tmp_path: Path) -> None:

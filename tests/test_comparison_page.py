@@ -12,7 +12,9 @@ from test_report_browser import CLIPPED_TEXT, CONTRAST, CUT_OFF
 
 from fedderm.cli.comparison_table import comparison_table
 from fedderm.comparison import build_comparison, summary_lines
+from fedderm.comparison.effort import Curve
 from fedderm.evaluation.documents import Estimate
+from fedderm.report.comparison_figures import _looks_of
 from fedderm.report.comparison_rows import difference_bar
 
 TWO = Plan({"fedavg": Arm(), "fedprox": Arm(gain=0.02)}, seeds=(1, 2))
@@ -92,6 +94,28 @@ def test_nothing_is_marked_with_few_seeds(pages: dict[str, Path]) -> None:
     text = pages["two"].read_text(encoding="utf-8")
     assert "</abbr>" not in text
     assert "with fewer than 5 seeds nothing is marked" in text
+
+
+def test_one_seed_and_one_site_are_told_as_such(tmp_path: Path) -> None:
+    sites = {name: SITES[name] for name in ("vienna", "rosendahl", "molemax")}
+    plan = Plan({"fedavg": Arm(), "local": Arm(baseline="local"), "zero": Arm()}, seeds=(1,), sites=sites)
+    text = build_comparison(write_comparison(tmp_path / "c", plan)).read_text(encoding="utf-8")
+    assert "new seeds and new lesions" not in text
+    assert "new seeds and lesions" not in text
+    assert "over sites with one seed, with 95 % intervals over new lesions alone" in text
+    assert "mean over seeds, 95 %" not in text
+    assert "Average rank by AUC over 2 training sites and 1 seed" in text
+    assert "over 1 held-out site" not in text
+    assert 'class="arms dense narrow"' in text
+
+
+def test_a_leader_is_not_drawn_like_data_and_ticks_are_round(pages: dict[str, Path]) -> None:
+    text = pages["two"].read_text(encoding="utf-8")
+    assert re.search(r">\d+\N{NO-BREAK SPACE}MB</text>", text)
+    assert not re.search(r"\.0\N{NO-BREAK SPACE}MB</text>", text)
+    looks = _looks_of([Curve(str(n), "train", pd.DataFrame(), True) for n in range(20)], "0")
+    assert len({(str(dash), ink) for dash, ink, _ in looks.values()}) == 20
+    assert len({(ink, marker) for _, ink, marker in looks.values()}) == 20
 
 
 def test_a_bar_is_drawn_about_zero_and_ends_at_the_scale() -> None:
