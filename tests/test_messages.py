@@ -130,9 +130,11 @@ def test_a_train_reply_has_one_array_and_one_metric_record(experiment: Experimen
     """Flower's strategies refuse anything else."""
     asked = message(messages.request(messages.config_record(experiment)))
     asked.metadata.__dict__["_message_id"] = "1"
-    reply = messages.train_reply(asked, arrays(), {"num-examples": 24, "loss": 0.5})
+    reply = messages.train_reply(asked, arrays(), {"num-examples": 24, "loss": 0.5}, {})
     assert [type(one).__name__ for one in reply.content.values()] == ["ArrayRecord", "MetricRecord"]
     assert dict(reply.content["metrics"]) == {"num-examples": 24, "loss": 0.5}
+    beside = messages.train_reply(asked, arrays(), {"loss": 0.5}, {"control": arrays()})
+    assert list(beside.content) == ["arrays", "control", "metrics"], "what a strategy asks for beside them"
 
 
 def test_a_message_without_its_records_is_a_sentence(experiment: Experiment) -> None:
