@@ -169,9 +169,9 @@ def test_a_held_out_site_normalises_with_its_own_images_or_with_the_mean(root: P
     """Re-estimated: the running mean of the first layer is that of the site's own calibration images."""
     import torch
 
+    from fedderm.batches import to_input
     from fedderm.node import worker_model
     from fedderm.site_method import adapt_to, reestimate
-    from fedderm.batches import to_input
 
     folder = method_run(root, "fedbn")
     site = local(folder, 2)
