@@ -271,6 +271,7 @@ def test_a_run_leaves_what_the_documentation_says(finished: tuple[Path, Result])
     documented = (Path(__file__).resolve().parents[1] / "docs" / "running.md").read_text(encoding="utf-8")
     for path in (one.relative_to(run) for one in run.rglob("*") if one.is_file()):
         named = re.sub(r"\d{4}\.safetensors", "0002.safetensors", path.name)
+        named = re.sub(r"\.\d{6}\.fedderm", ".000002.fedderm", named)
         named = "<site>.jpg" if path.parent.name == "gallery" else named
         assert named in documented, path
     assert json.loads((run / "rounds" / "state.json").read_text())["finished"] is True
