@@ -114,6 +114,7 @@ def _write(path: Path, model: Cascade, site: CachedSite, threads: int, progress:
     found = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
 
     def compute(rows: npt.NDArray[np.int64]) -> int:
+        """Write the features of one batch; return its number of images."""
         images = to_input(pixels[rows], device)
         with torch.inference_mode(), autocast(device, site.experiment.training.precision):
             for view, mirrored in enumerate(mirror_images(images, VIEWS)):

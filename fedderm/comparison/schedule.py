@@ -152,6 +152,7 @@ class _Schedule:
     """Workers in a row that ended before they were ready."""
 
     def run(self) -> None:
+        """Hand cells to workers until all have ended, done or failed."""
         while self.waiting or self._busy():
             while len(self.pool.workers) < min(self.pool.size, len(self.waiting) + len(self._busy())):
                 self.pool.start_one()
