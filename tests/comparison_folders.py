@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from fedderm.comparison.outcomes import _CELL_COLUMNS
+from fedderm.comparison.cell_row import COLUMNS as CELL_COLUMNS
 from fedderm.evaluation.long_format import COLUMNS
 from fedderm.evaluation.scores import Scores
 
@@ -65,7 +65,7 @@ def write_comparison(folder: Path, plan: Plan) -> Path:
         json.dumps({"fedderm": "0.1.0", "started": "2026-11-25T22:00:00"})
     )
     rows = [_cell(folder, plan, *which) for which in _cells(plan)]
-    pd.DataFrame(rows, columns=list(_CELL_COLUMNS)).to_csv(folder / "cells.csv", index=False)
+    pd.DataFrame(rows, columns=list(CELL_COLUMNS)).to_csv(folder / "cells.csv", index=False)
     return folder
 
 

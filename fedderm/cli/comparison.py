@@ -10,7 +10,8 @@ from pathlib import Path
 from fedderm import config
 from fedderm.cli.comparison_console import ComparisonConsole
 from fedderm.comparison import build_comparison
-from fedderm.comparison.folder import CellRow, ComparisonFolder
+from fedderm.comparison.cell_row import CellRow
+from fedderm.comparison.folder import ComparisonFolder
 from fedderm.comparison.plan import cells_of, section_of
 from fedderm.comparison.running import run_comparison
 from fedderm.report.formats import plural

@@ -8,11 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from filelock import FileLock, Timeout
 
 from fedderm import config
+from fedderm.comparison.cell_row import COLUMNS, CellRow, Status
 from fedderm.comparison.plan import Cell, section_of
 from fedderm.comparison.reading import CELLS
 from fedderm.comparison.scores import FILE, pooled_auc, read_scores
@@ -20,29 +21,6 @@ from fedderm.environment import describe
 from fedderm.runs import RunFolder, new_folder
 from fedderm.settings import Experiment
 from fedderm.whole_file import write_whole
-
-Status = Literal["done", "failed", "waiting"]
-
-
-@dataclass(frozen=True)
-class CellRow:
-    """A line of ``cells.csv``."""
-
-    cell: str
-    arm: str
-    seed: int
-    held_out: str
-    """The site of the fold; empty without folds."""
-    trained: str
-    """The site that trained alone; empty but for a local baseline."""
-    status: Status
-    seconds: float
-    """Of all sittings that ended in order."""
-    images: int
-    """Image updates: images that passed through training, all sites and rounds."""
-    bytes_down: int
-    bytes_up: int
-    error: str
 
 
 @dataclass(frozen=True)
@@ -140,7 +118,7 @@ class ComparisonFolder:
     def write_cells(self, rows: Sequence[CellRow]) -> None:
         """Write ``cells.csv`` whole."""
         text = io.StringIO()
-        writer = csv.DictWriter(text, list(CellRow.__dataclass_fields__), lineterminator="\n")
+        writer = csv.DictWriter(text, list(COLUMNS), lineterminator="\n")
         writer.writeheader()
         writer.writerows(asdict(row) for row in rows)
         write_whole(self.path / CELLS, text.getvalue())

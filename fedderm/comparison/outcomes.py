@@ -5,11 +5,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, get_args
 
 import pandas as pd
 from pydantic import ValidationError
 
+from fedderm.comparison.cell_row import COLUMNS as CELL_COLUMNS
+from fedderm.comparison.cell_row import CellRow, Status
 from fedderm.comparison.reading import read_json, read_table, read_yaml, unreadable
 from fedderm.comparison.scores import FILE, Model, read_scores
 from fedderm.evaluation.documents import OperatingPoint
@@ -17,32 +19,20 @@ from fedderm.evaluation.lesion_draws import RESAMPLES, Judged
 from fedderm.evaluation.long_format import COLUMNS
 from fedderm.evaluation.scores import Scores
 
-Status = Literal["done", "failed", "waiting"]
-
-_CELL_COLUMNS: Final = (
-    "cell", "arm", "seed", "held_out", "trained", "status", "seconds", "images", "bytes_down", "bytes_up",
-    "error",
-)  # fmt: skip
 FEWEST_RESAMPLES: Final = 1000
 """A comparison without intervals says nothing: what the cells save for theirs, it does not."""
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One run of a comparison: an arm with a seed, and in some protocols a site held out or alone."""
+class Cell(CellRow):
+    """One run of a comparison: its line, and what lies in its folder."""
 
     path: Path
-    id: str
-    arm: str
-    seed: int
-    held_out: str
-    trained: str
-    status: Status
-    seconds: float
-    images: int
-    bytes_down: int
-    bytes_up: int
-    error: str
+
+    @property
+    def id(self) -> str:
+        """Return the cell's name among all: arm, seed, and the site held out or alone."""
+        return self.cell
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -186,7 +176,7 @@ def read_comparison(folder: Path) -> Comparison:
         raise ValueError(
             f"{folder / 'config.yaml'} has no sections compare and sites; it is no comparison's."
         )
-    table = read_table(folder / "cells.csv", _CELL_COLUMNS)
+    table = read_table(folder / "cells.csv", CELL_COLUMNS)
     cells = tuple(_cell(folder, row) for row in table.to_dict("records"))
     if not any(cell.status == "done" for cell in cells):
         raise ValueError(
@@ -204,7 +194,7 @@ def _cell(folder: Path, row: dict[Any, Any]) -> Cell:
             raise ValueError(f"status {row['status']!r} is none of {', '.join(get_args(Status))}")
         return Cell(
             path=folder / "cells" / row["cell"],
-            id=row["cell"],
+            cell=row["cell"],
             arm=row["arm"],
             seed=int(row["seed"]),
             held_out=row["held_out"],

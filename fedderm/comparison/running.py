@@ -4,7 +4,8 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from fedderm.comparison.folder import CellRow, ComparisonFolder
+from fedderm.comparison.cell_row import CellRow
+from fedderm.comparison.folder import ComparisonFolder
 from fedderm.comparison.job import Job
 from fedderm.comparison.kept_settings import refuse_other_settings
 from fedderm.comparison.plan import Cell, cells_of, folds_of
