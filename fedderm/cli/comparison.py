@@ -2,13 +2,13 @@
 
 import shlex
 import shutil
-import signal
 from collections.abc import Sequence
 from math import prod
 from pathlib import Path
 
 from fedderm import config
 from fedderm.cli.comparison_console import ComparisonConsole
+from fedderm.cli.stopping import stop_is_ctrl_c
 from fedderm.comparison import build_comparison
 from fedderm.comparison.cell_row import CellRow
 from fedderm.comparison.folder import ComparisonFolder
@@ -45,10 +45,8 @@ def start(
 
 
 def _run(folder: ComparisonFolder, console: ComparisonConsole, *, fresh: bool) -> list[CellRow]:
-    # A stop from outside (timeout, systemd, Slurm, a CI) is Ctrl-C.
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with console:
+        with stop_is_ctrl_c(), console:
             console.folder = folder
             return run_comparison(folder, console)
     except (Interrupted, KeyboardInterrupt) as error:
@@ -61,8 +59,6 @@ def _run(folder: ComparisonFolder, console: ComparisonConsole, *, fresh: bool) -
         else:
             console.show(f"go on with: {_resume(folder)}")
         raise
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _tell_failures(rows: Sequence[CellRow], folder: ComparisonFolder) -> None:

@@ -2,11 +2,11 @@
 
 import shlex
 import shutil
-import signal
 from pathlib import Path
 
 from fedderm import config
 from fedderm.cli.console import Console
+from fedderm.cli.stopping import stop_is_ctrl_c
 from fedderm.runs import RunFolder
 from strategies.errors import Interrupted
 
@@ -29,11 +29,9 @@ def start(
 
 
 def _run(folder: RunFolder, console: Console, *, fresh: bool) -> None:
-    # A stop from outside (timeout, systemd, Slurm, a CI) is Ctrl-C, while sites are prepared too.
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     hint = f"go on with: fedderm run --resume {shlex.quote(str(folder.path))}"
     try:
-        with console:
+        with stop_is_ctrl_c(), console:  # while sites are prepared, too
             from fedderm.simulation import run_simulation
 
             run_simulation(folder, console)
@@ -46,8 +44,6 @@ def _run(folder: RunFolder, console: Console, *, fresh: bool) -> None:
             # The sites could not even be loaded: there is nothing to go on with.
             shutil.rmtree(folder.path, ignore_errors=True)
         raise error
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _fresh(path: Path | None, data_root: Path | None, overrides: list[str]) -> RunFolder:
