@@ -2,18 +2,14 @@
 that sites send.
 
 Fanì et al., "Accelerating Heterogeneous Federated Learning with Closed-form Classifiers" (Fed3R), ICML 2024:
-the normal
-equations add up over sites, so one exchange gives exactly the solution on the pooled features, however
-unlike the
-sites are. Fine-tuning then starts from heads that fit the trunk, which also costs less of what the trunk
-knows (Kumar et al.,
-"Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution", ICLR 2022).
+the normal equations add up over sites, so one exchange gives exactly the solution on the pooled features,
+however unlike the sites are. Fine-tuning then starts from heads that fit the trunk, which also costs less of
+what the trunk knows (Kumar et al., "Fine-Tuning can Distort Pretrained Features and Underperform
+Out-of-Distribution", ICLR 2022).
 
 What a site sends is the second moment of its features and each class's sum: with fewer images than features
-it
-spans them, and a class of one image shows that image's features. A site refuses where a class has fewer
-images
-than its ``min_cell``.
+it spans them, and a class of one image shows that image's features. A site refuses where a class has fewer
+images than its ``min_cell``.
 """
 
 from collections.abc import Sequence

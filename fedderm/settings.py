@@ -28,8 +28,7 @@ class StrategySettings(Settings):
     """The final model is the mean of the global models after the last so many rounds; 1: the last one."""
     weighting: Literal["examples", "effective", "equal"] = "examples"
     """A site's weight in the average: its training images; their effective number 4 P N / (P + N) for P
-    malignant and
-    N benign ones (the images of a balanced set that tells as much); or the same for all."""
+    malignant and N benign ones (the images of a balanced set that tells as much); or the same for all."""
     fraction: Fraction = 1.0
     """Fraction of the training sites asked each round, drawn by seed."""
     quorum: Fraction = 1.0
