@@ -60,6 +60,18 @@ def test_a_card_with_a_number_that_is_none_is_refused_by_name(root: Path, key: s
         run_in_memory(folder, change=lie)
 
 
+def test_a_site_that_the_config_does_not_list_keeps_no_state_for_it(root: Path) -> None:
+    def rename(position: int, message: Message, reply: Message) -> Message:
+        if message.metadata.message_type == "query" and position == 1:
+            card = str(reply.content["card"]["json"]).replace('"east"', '"clinic"')
+            reply.content["card"] = ConfigRecord({**reply.content["card"], "json": card})
+        return reply
+
+    folder = new_run(root, SITES, rounds=1, strategy={"name": "scaffold"}, training=SGD)
+    with pytest.raises(ValueError, match="clinic is no site of this experiment, and strategy scaffold"):
+        run_in_memory(folder, change=rename)
+
+
 @pytest.mark.parametrize(
     ("part", "change", "sentence"),
     [

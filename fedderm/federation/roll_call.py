@@ -11,6 +11,7 @@ from fedderm import messages
 from fedderm.budget import image_updates
 from fedderm.federation.session import Session
 from sites.salted import overlaps
+from strategies.catalogue import site_side
 from strategies.exchange import Member, wait_for_nodes
 
 
@@ -47,6 +48,13 @@ def roll_call(session: Session) -> list[SiteCard]:
         cards.append(SiteCard(member, str(details["role"]), details))
     _refuse_overlaps(fingerprints)
     order = {site.name: position for position, site in enumerate(session.experiment.sites)}
+    strategy = session.experiment.strategy.name
+    unlisted = sorted(set(fingerprints) - set(order))
+    if unlisted and site_side(strategy).stateful:
+        raise ValueError(
+            f"{unlisted[0]} is no site of this experiment, and strategy {strategy} has to know which site "
+            "keeps what; list it in the config, under the name that its site file gives it"
+        )
     return sorted(cards, key=lambda card: (order.get(card.member.name, len(order)), card.member.name))
 
 
