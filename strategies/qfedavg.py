@@ -5,11 +5,8 @@ Flower's. ``q = 0`` weighs all sites alike; ``client_learning_rate`` is the pape
 loss of the model that they were sent, not the mean over their training.
 """
 
-import gc
-from collections.abc import Iterable
 from typing import Any, ClassVar
 
-from flwr.app import ArrayRecord, Message, MetricRecord
 from flwr.serverapp.strategy import QFedAvg
 
 from strategies.site_side import SiteSide
@@ -38,17 +35,3 @@ class FairFedAvg(QFedAvg):
                 f"{client_learning_rate} and {q}"
             )
         super().__init__(client_learning_rate, q, INITIAL_LOSS, **parameters)
-
-    def aggregate_train(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Return Flower's aggregate.
-
-        Flower collects garbage with every reply, 0.1 s each in a process that has imported torch: what is
-        alive by then is set aside for as long.
-        """
-        gc.freeze()
-        try:
-            return super().aggregate_train(server_round, replies)
-        finally:
-            gc.unfreeze()
