@@ -8,13 +8,13 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from pydantic import ValidationError
 
 from fedderm.config import from_json, to_json
 from fedderm.settings import Experiment
 from fedderm.weights import Arrays
-from strategies.arrays import view
+from strategies.arrays import to_record, view
 from strategies.scaffold import CONTROL
 
 QUERY: Final = "query"
@@ -78,11 +78,6 @@ def read_instruction(message: Message) -> Instruction:
 @lru_cache(maxsize=4)
 def _experiment(text: str) -> Experiment:
     return from_json(text)
-
-
-def to_record(arrays: Mapping[str, npt.NDArray[Any]]) -> ArrayRecord:
-    """Return named arrays as an array record, in their order."""
-    return ArrayRecord({name: Array(np.asarray(value, order="C")) for name, value in arrays.items()})
 
 
 def from_record(record: ArrayRecord) -> Arrays:

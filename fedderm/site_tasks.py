@@ -19,7 +19,7 @@ from fedderm.evaluation.shift_reference import ShiftReference, feature_summary
 from fedderm.feature_moments import feature_moments
 from fedderm.judging import Frame, judge
 from fedderm.messages import Instruction
-from fedderm.model.state import to_arrays
+from fedderm.model.state import shown_arrays
 from fedderm.node import (
     LocalSite,
     Seen,
@@ -74,7 +74,7 @@ def train(message: Message, context: Context) -> Message:
         "triage-loss": result.triage_loss,
         **told,
     }
-    return messages.train_reply(message, to_arrays(model), metrics, beside)
+    return messages.train_reply(message, shown_arrays(model), metrics, beside)
 
 
 def head(message: Message, context: Context) -> Message:

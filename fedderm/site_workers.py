@@ -1,13 +1,10 @@
-"""The worker processes of a simulation: Flower's Ray backend, started lean and stopped for certain.
+"""The worker processes of a simulation: Ray, started lean and stopped for certain.
 
-``flwr.simulation.run_simulation`` runs the apps; this encloses its Ray backend and adds what it lacks. A
-worker that dies is replaced (Flower puts the dead one back into its pool, where every later message to it
-fails), workers can be killed while they train, an error keeps its own type, and no process or folder is left
-behind.
+The server app runs here, on a grid whose nodes are Ray actors (``fedderm.worker_grid``); no process or folder
+is left behind.
 """
 
 import contextlib
-import logging
 import os
 import shutil
 import signal
@@ -15,18 +12,16 @@ import subprocess
 import tempfile
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import ray
-from flwr.app import Context
+from flwr.app import Context, RecordDict
 from flwr.clientapp import ClientApp
-from flwr.server.superlink.fleet.vce.backend import BackendConfig
-from flwr.serverapp import Grid, ServerApp
-from flwr.simulation import run_simulation
-from flwr.simulation.ray_transport.ray_actor import BasicActorPool
+from flwr.common.constant import SUPERLINK_NODE_ID
+from flwr.serverapp import ServerApp
 from ray._private import node as ray_node
 from ray._private import ray_constants
 from ray._private import services as ray_services
@@ -34,16 +29,12 @@ from ray._private import utils as ray_utils
 from ray._private import worker as ray_worker
 
 from fedderm.runtime import Resources
-from fedderm.worker_backend import WorkerBackend, flower_uses
+from fedderm.worker_grid import SiteWorker, WorkerGrid
 from strategies.errors import Interrupted
-
-_LOG = logging.getLogger("flwr.fedderm")
 
 _LOOPBACK: Final = "127.0.0.1"
 _STORE_PER_WORKER: Final = 2 * 2**30
 """Bytes of shared memory for each worker: its model on the way out and back, with room for the next."""
-_ACTOR_MODULE: Final = BasicActorPool.__module__
-"""Workers import what Flower's actor needs while Ray still starts, not when the first message comes."""
 _LONGEST_TEMP: Final = 40
 """Ray puts sockets under its folder, and a socket's path may have 107 characters."""
 
@@ -57,42 +48,29 @@ class Workers:
         self._resources = resources
         self._nodes = nodes
         self._stop = stop
-        self._preload = [_ACTOR_MODULE, *preload]
-        self._backend: WorkerBackend | None = None
+        self._preload = [SiteWorker.__module__, *preload]
         self._folder: Path | None = None
-        self._server: threading.Thread | None = None
-        self._server_failure: BaseException | None = None
 
     def run(self, server_app: ServerApp, client_app: ClientApp) -> None:
         """Run the apps to the end. Raises what the server app raised, what Ray raised, or Interrupted."""
-        done = threading.Event()
-        watcher = threading.Thread(target=self._kill_when_stopped, args=(done,), daemon=True)
-        watcher.start()
-        crash: BaseException | None = None
-        interrupted = False
+        grid: WorkerGrid | None = None
         try:
-            with flower_uses(self._make_backend):
-                run_simulation(
-                    server_app=self._recorded(server_app),
-                    client_app=client_app,
-                    num_supernodes=self._nodes,
-                    backend_config={"client_resources": self._per_worker()},
-                )
+            self.start_ray()
+            if self._stop.is_set():
+                raise Interrupted("stopped while Ray was starting")
+            options = {"num_cpus": self._resources.cpus_per_site, "num_gpus": self._resources.gpus_per_site}
+            worker = ray.remote(SiteWorker).options(**options)
+            app = ray.put(client_app)
+            grid = WorkerGrid(self._nodes, self._count(), lambda: worker.remote(app))
+            server_app(grid=grid, context=Context(1, SUPERLINK_NODE_ID, {}, RecordDict(), {}))
         except Exception as error:
-            crash = _root(error)
+            if self._stop.is_set() and not isinstance(error, Interrupted):
+                raise Interrupted("stopped; the run can be resumed") from error
+            raise
         finally:
-            interrupted = self._stop.is_set()
-            self._stop.set()  # after a crash, a server app that waits for sites must not wait for ever
+            if grid is not None:
+                grid.close()
             self._close()
-            done.set()
-            watcher.join()
-            if self._server is not None:
-                self._server.join()
-        failure = crash or self._server_failure
-        if failure is not None and interrupted and not isinstance(failure, Interrupted):
-            raise Interrupted("stopped; the run can be resumed") from failure
-        if failure is not None:
-            raise failure
 
     def abandon(self) -> None:
         """Remove the folder at once: the process is about to end, and Ray's own watchdog ends the rest."""
@@ -130,36 +108,28 @@ class Workers:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, on_term)  # Ray's C++ has put one there, which aborts
 
-    def _per_worker(self) -> dict[str, Any]:
-        return {"num_cpus": self._resources.cpus_per_site, "num_gpus": self._resources.gpus_per_site}
+    def _count(self) -> int:
+        """Return how many workers there are: in a cluster, as many as its machines hold.
 
-    def _make_backend(self, config: BackendConfig) -> WorkerBackend:
-        self._backend = WorkerBackend(config, self.start_ray, self._stop)
-        return self._backend
-
-    def _recorded(self, server_app: ServerApp) -> ServerApp:
-        """Return a server app that keeps its exception for us.
-
-        Flower would wait three seconds for a result that never comes, and can only raise the exception
-        when nothing else went wrong.
+        Raises ValueError where they hold none.
         """
-        app = ServerApp()
+        if self._resources.address is None:
+            return self._resources.workers_for(self._nodes)
+        machines: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+        holds = sum(self._held_by(machine["Resources"]) for machine in machines if machine["Alive"])
+        if holds == 0:
+            raise ValueError(
+                f"no machine of the Ray cluster {self._resources.address} has room for a site, which takes "
+                f"{self._resources.cpus_per_site} CPUs and {self._resources.gpus_per_site:g} GPUs; add one, "
+                "or lower resources.cpus_per_site and gpus_per_site"
+            )
+        return min(holds, self._nodes, self._resources.workers or holds)
 
-        @app.main()
-        def main(grid: Grid, context: Context) -> None:
-            self._server = threading.current_thread()
-            try:
-                server_app(grid=grid, context=context)
-            except BaseException as error:
-                self._server_failure = error
-
-        return app
-
-    def _kill_when_stopped(self, done: threading.Event) -> None:
-        while not done.wait(0.05):
-            if self._stop.is_set() and self._backend is not None:
-                self._backend.kill()
-                return
+    def _held_by(self, machine: Mapping[str, float]) -> int:
+        held = int(machine.get("CPU", 0) // self._resources.cpus_per_site)
+        if self._resources.gpus_per_site > 0:
+            held = min(held, int(machine.get("GPU", 0) / self._resources.gpus_per_site))
+        return held
 
     def _close(self) -> None:
         """Stop Ray if it was started here, and remove its folder."""
@@ -236,10 +206,3 @@ def _store_bytes(workers: int) -> int:
     shared = Path("/dev/shm")
     free = shutil.disk_usage(shared).free if shared.is_dir() else memory
     return int(max(min(workers * _STORE_PER_WORKER, 0.3 * memory, 0.9 * free), 128 * 2**20))
-
-
-def _root(error: BaseException) -> BaseException:
-    """Return what went wrong first: Flower wraps it in "An error was encountered"."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return error

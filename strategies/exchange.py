@@ -149,11 +149,12 @@ class _Post:
                 self._fail(position, f"no answer within {self._deadline_s:g} s")
             self._waiting.clear()
             return
+        asked = time.monotonic()
         messages = list(self._grid.pull_messages(list(self._waiting)))
+        if not messages and self._waiting:  # a grid that waited for them itself has waited enough
+            time.sleep(max(0.0, self._pause() - (time.monotonic() - asked)))
         while messages:
             self._receive(messages.pop())
-        if self._waiting:
-            time.sleep(self._pause())
 
     def _receive(self, message: Message) -> None:
         position = self._waiting.pop(message.metadata.reply_to_message_id, None)

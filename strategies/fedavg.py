@@ -8,13 +8,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
-from numpy.typing import NDArray
 
-from strategies.arrays import records, view
+from strategies.arrays import records, to_record, view
 from strategies.guard import ARRAYS
 from strategies.running_mean import RunningMean
 from strategies.site_side import NDArrays, SiteSide
@@ -105,8 +103,3 @@ class FromGlobalModel(StreamingFedAvg):
         """Return FedAvg's messages."""
         self.sent_model = {name: view(array) for name, array in arrays.items()}
         return super().configure_train(server_round, arrays, config, grid)
-
-
-def to_record(arrays: Mapping[str, NDArray[Any]]) -> ArrayRecord:
-    """Return named arrays as a record."""
-    return ArrayRecord({name: Array(np.asarray(values)) for name, values in arrays.items()})

@@ -16,7 +16,8 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
-from strategies.fedavg import FEDERATION_WEIGHT, FromGlobalModel, to_record
+from strategies.arrays import to_record
+from strategies.fedavg import FEDERATION_WEIGHT, FromGlobalModel
 from strategies.running_mean import RunningMean
 from strategies.site_side import LocalObjective, LocalWork, NDArrays, Outcome, SiteSide, zeros
 
@@ -99,7 +100,7 @@ class FedDyn(FromGlobalModel):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Return the next model, and remember ``h``."""
         del server_round
-        models, whole = RunningMean(), 0.0
+        models, whole = RunningMean(wide=True), 0.0
         for update in self.updates(replies):
             models.add(update.arrays, update.metrics[self.weighted_by_key])
             whole = update.metrics[FEDERATION_WEIGHT]

@@ -11,7 +11,8 @@ from typing import Any
 from flwr.app import ArrayRecord, Message, MetricRecord
 from numpy.typing import NDArray
 
-from strategies.fedavg import FromGlobalModel, to_record
+from strategies.arrays import to_record
+from strategies.fedavg import FromGlobalModel
 from strategies.running_mean import RunningMean
 from strategies.site_side import NDArrays, SiteSide
 
@@ -66,7 +67,7 @@ class FedNova(FromGlobalModel):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Return the next model. Raises ValueError where a site reports no progress."""
         del server_round
-        models, total, gone = RunningMean(), 0.0, 0.0
+        models, total, gone = RunningMean(wide=True), 0.0, 0.0
         for update in self.updates(replies):
             weight, progress = update.metrics[self.weighted_by_key], update.metrics[PROGRESS]
             models.add(update.arrays, weight / progress)

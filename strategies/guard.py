@@ -15,6 +15,7 @@ from flwr.app import ArrayRecord, MetricRecord, RecordDict
 from numpy.typing import NDArray
 
 from strategies.arrays import ArraySpec, records, view
+from strategies.blocks import over_blocks
 from strategies.errors import AggregateRefused, ReplyRefused
 from strategies.exchange import Member
 
@@ -157,11 +158,11 @@ def check_aggregate(arrays: ArrayRecord | None, wanted: Mapping[str, ArraySpec],
 def is_finite(values: NDArray[Any]) -> bool:
     """Return whether no value is NaN or infinite.
 
-    Minimum and maximum carry a NaN along, so two passes without a temporary array answer it.
+    Minimum and maximum carry a NaN along, so two passes over each block answer it.
     """
     if values.size == 0 or not np.issubdtype(values.dtype, np.inexact):
         return True
-    return bool(np.isfinite(values.min()) and np.isfinite(values.max()))
+    return all(over_blocks(lambda block: np.isfinite(block.min()) and np.isfinite(block.max()), values))
 
 
 def number(metrics: MetricRecord, key: str, member: Member) -> float:

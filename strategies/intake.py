@@ -8,7 +8,7 @@ import numpy as np
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 from numpy.typing import NDArray
 
-from strategies.arrays import ArraySpec, averaged, is_averaged, records, view
+from strategies.arrays import ArraySpec, averaged, is_averaged, records, size, view
 from strategies.catalogue import WEIGHT
 from strategies.errors import ReplyRefused
 from strategies.exchange import Member, Reply
@@ -103,8 +103,8 @@ def _accept(reply: Reply, tally: Tally) -> Message:
     weight = tally.weights[reply.member.name]
     for name, spec in tally.expected.items():
         if not is_averaged(spec):
-            values = view(arrays[name])
-            tally.carried[name] = np.maximum(tally.carried[name], values) if name in tally.carried else values
+            values = view(arrays[name])  # copied below: a view would keep the whole reply in memory
+            tally.carried[name] = np.maximum(tally.carried.get(name, values), values)
     if tally.around:
         tally.mean.add({name: view(arrays[name]) for name in tally.expected if name in tally.around}, weight)
     # The same keys for every site: Flower refuses a whole round where one site reports another set.
@@ -125,8 +125,3 @@ def _accept(reply: Reply, tally: Tally) -> Message:
         }
     )
     return message
-
-
-def size(content: RecordDict) -> int:
-    """Return the bytes of a message's records, as Flower counts them."""
-    return sum(record.count_bytes() for record in content.values())

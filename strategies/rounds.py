@@ -6,12 +6,22 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 
-import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from strategies.arrays import ArraySpec, averaged, is_averaged, merged, records, specs, view
+from strategies.arrays import (
+    ArraySpec,
+    NumPyArray,
+    averaged,
+    is_averaged,
+    merged,
+    records,
+    size,
+    specs,
+    to_record,
+    view,
+)
 from strategies.catalogue import extrapolates
 from strategies.chosen import ChosenNodes
 from strategies.cyclic import CyclicTransfer
@@ -19,7 +29,7 @@ from strategies.errors import QuorumLost
 from strategies.exchange import Event, Member, Reply, exchange
 from strategies.fedavg import StreamingFedAvg
 from strategies.guard import ARRAYS, CONFIG, Demands, check_aggregate
-from strategies.intake import SiteMetrics, Tally, checked, size, weight_of
+from strategies.intake import SiteMetrics, Tally, checked, weight_of
 from strategies.round_settings import RoundSettings, draw
 
 
@@ -242,6 +252,5 @@ def _next_model(the_round: _Round, aggregate: ArrayRecord, tally: Tally) -> Arra
     for name, array in aggregate.items():
         values = view(array)
         dtype = the_round.expected[name].dtype
-        floats[name] = array if values.dtype == dtype else Array(np.asarray(values.astype(dtype)))
-    others = {name: Array(np.asarray(values)) for name, values in tally.others().items()}
-    return merged(floats, others, the_round.expected)
+        floats[name] = array if values.dtype == dtype else NumPyArray(values.astype(dtype))
+    return merged(floats, to_record(tally.others()), the_round.expected)

@@ -6,20 +6,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from strategies.blocks import over_blocks
+
 NDArrays = dict[str, NDArray[Any]]
 
 
 class RunningMean:
     """The weighted mean of models so far: ``mean += (w / W) * (model - mean)``, ``W`` their total weight.
 
-    Memory is one model in float64, however many are added (West, "Updating Mean and Variance Estimates",
-    CACM 1979). In this form, unlike ``sum(w * model) / W``, the mean of equal models is that model exactly.
-    Double precision leaves no rounding that a float32 result could show; the order of additions is fixed by
-    the caller.
+    Memory is one model, however many are added (West, "Updating Mean and Variance Estimates", CACM 1979). In
+    this form, unlike ``sum(w * model) / W``, the mean of equal models is that model exactly. It is kept in
+    single precision for models of single or half precision, as Flower's FedAvg adds, or with ``wide`` in
+    double precision: for methods that take the difference of the mean and another model. The order of
+    additions is fixed by the caller.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, wide: bool = False) -> None:
         self.weight = 0.0
+        self._least = np.float64 if wide else np.float32
         self._mean: NDArrays = {}
         self._dtypes: dict[str, np.dtype[Any]] = {}
 
@@ -30,21 +34,27 @@ class RunningMean:
         if self._mean and model.keys() != self._mean.keys():
             raise ValueError("a model with other arrays cannot join the mean")
         self.weight += weight
+        share = weight / self.weight
+
+        def approach(mean: NDArray[Any], values: NDArray[Any]) -> None:
+            step = np.subtract(values, mean, dtype=mean.dtype)
+            step *= share
+            mean += step
+
         for name, values in model.items():
             if name in self._mean:
-                step = values - self._mean[name]
-                step *= weight / self.weight
-                self._mean[name] += step
+                over_blocks(approach, self._mean[name], values)
             else:
-                self._mean[name] = values.astype(np.float64)
                 self._dtypes[name] = values.dtype
+                self._mean[name] = np.empty(values.shape, np.result_type(values, self._least))
+                over_blocks(np.copyto, self._mean[name], values)
 
     def exact(self) -> NDArrays:
-        """Return the mean in float64 and forget it. Raises ValueError where no model was added."""
+        """Return the mean as it was kept and forget it. Raises ValueError where no model was added."""
         if not self._mean:
             raise ValueError("the mean of no models is undefined")
         return {name: self._mean.pop(name) for name in list(self._mean)}
 
     def result(self) -> NDArrays:
         """Return the mean in the models' dtypes and forget it. Raises ValueError where no model was added."""
-        return {name: values.astype(self._dtypes[name]) for name, values in self.exact().items()}
+        return {name: values.astype(self._dtypes[name], copy=False) for name, values in self.exact().items()}

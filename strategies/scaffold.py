@@ -18,7 +18,8 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
-from strategies.fedavg import FEDERATION_WEIGHT, FromGlobalModel, to_record
+from strategies.arrays import to_record
+from strategies.fedavg import FEDERATION_WEIGHT, FromGlobalModel
 from strategies.running_mean import RunningMean
 from strategies.site_side import LocalObjective, LocalWork, NDArrays, Outcome, SiteSide, zeros
 
@@ -107,7 +108,7 @@ class Scaffold(FromGlobalModel):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Return the next model, and take over the mean change of the variates."""
         del server_round
-        models, changes, whole = RunningMean(), RunningMean(), 0.0
+        models, changes, whole = RunningMean(wide=True), RunningMean(wide=True), 0.0
         for update in self.updates(replies):
             weight = update.metrics[self.weighted_by_key]
             models.add(update.arrays, weight)

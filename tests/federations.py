@@ -22,7 +22,8 @@ from safetensors.numpy import load_file
 
 from fedderm import client_app, config
 from fedderm.evaluation.long_format import LongRow
-from fedderm.in_process import InProcessGrid, failure
+from fedderm.in_process import InProcessGrid
+from fedderm.local_grid import failure
 from fedderm.node import LocalSite, open_site
 from fedderm.preparation import prepare
 from fedderm.runs import RunFolder

@@ -11,6 +11,8 @@ import pytest
 from federations import SITES, new_run, run_in_memory, state
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message
 
+from strategies.arrays import to_record
+
 SGD = {"optimizer": "sgd", "momentum": 0.0, "learning_rate": 0.01}
 
 
@@ -123,7 +125,7 @@ def test_a_site_refuses_a_round_that_the_experiment_has_not(root: Path, number: 
 
     folder = new_run(root, SITES, rounds=2)
     config = messages.config_record(folder.experiment, salt="", server_round=number)
-    arrays = messages.to_record(first_model(folder.experiment).arrays)
+    arrays = to_record(first_model(folder.experiment).arrays)
     grid = AppGrid(len(SITES))
     grid.push_messages([Message(messages.request(config, arrays), 100, "train")])
     (reply,) = grid.pull_messages(["message-0"])

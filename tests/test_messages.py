@@ -11,6 +11,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 
 from fedderm import config, messages
 from fedderm.settings import Experiment
+from strategies.arrays import to_record
 
 
 @pytest.fixture
@@ -57,7 +58,7 @@ def test_keys_that_strategies_add_reach_the_site(experiment: Experiment) -> None
 
 
 def test_arrays_keep_name_order_shape_dtype_and_value() -> None:
-    found = messages.from_record(messages.to_record(arrays()))
+    found = messages.from_record(to_record(arrays()))
     assert list(found) == list(arrays())
     for name, expected in arrays().items():
         np.testing.assert_array_equal(found[name], expected, strict=True)
@@ -65,13 +66,13 @@ def test_arrays_keep_name_order_shape_dtype_and_value() -> None:
 
 
 def test_a_models_arrays_are_read_from_a_message(experiment: Experiment) -> None:
-    content = messages.request(messages.config_record(experiment), messages.to_record(arrays()))
+    content = messages.request(messages.config_record(experiment), to_record(arrays()))
     np.testing.assert_array_equal(messages.read_arrays(message(content))["weight"], arrays()["weight"])
 
 
 def test_reading_a_model_lets_go_of_it_at_once(experiment: Experiment) -> None:
     """Flower's ``content.array_records`` would keep it until the cyclic collector runs."""
-    content = messages.request(messages.config_record(experiment), messages.to_record(arrays()))
+    content = messages.request(messages.config_record(experiment), to_record(arrays()))
     asked = message(content)
     gone = weakref.ref(content["arrays"])
     del content
@@ -89,7 +90,7 @@ def test_reading_a_model_lets_go_of_it_at_once(experiment: Experiment) -> None:
 def test_a_reference_travels_beside_the_model(experiment: Experiment) -> None:
     config = messages.config_record(experiment)
     reference = {"shift-scale": np.ones(3, np.float32)}
-    asked = message(messages.request(config, messages.to_record(arrays()), messages.to_record(reference)))
+    asked = message(messages.request(config, to_record(arrays()), to_record(reference)))
     np.testing.assert_array_equal(messages.read_reference(asked)["shift-scale"], np.ones(3, np.float32))
     assert messages.read_arrays(asked).keys() == arrays().keys()
     assert messages.read_reference(message(messages.request(config))) == {}

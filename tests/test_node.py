@@ -18,6 +18,7 @@ from fedderm.trainset import TrainSet
 from sites.cache import open_cache
 from sites.catalogue import load_site
 from sites.salted import salted, salted_fingerprints
+from strategies.arrays import to_record
 
 SALT = "a salt of sixteen or more"
 
@@ -42,7 +43,7 @@ def opened(
 def ask(run: Experiment, message_type: str, node_config: dict[str, Any], **values: Any) -> Message:
     """Return the ClientApp's reply to a message."""
     arrays = values.pop("arrays", None)
-    record = None if arrays is None else messages.to_record(arrays)
+    record = None if arrays is None else to_record(arrays)
     content = messages.request(messages.config_record(run, salt=SALT, **values), record)
     message = Message(content, dst_node_id=5, message_type=message_type)
     message.metadata.__dict__["_message_id"] = "1"

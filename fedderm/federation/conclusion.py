@@ -17,6 +17,7 @@ from fedderm.federation.roll_call import SiteCard
 from fedderm.federation.session import Session
 from fedderm.federation.standards import Standards, ask_standards
 from sites.diagnoses import CLASSES
+from strategies.arrays import to_record
 from strategies.catalogue import site_side
 
 Replicates = dict[Unit, npt.NDArray[Any]]
@@ -76,7 +77,7 @@ def _recalibrate(
     session: Session, cards: Sequence[SiteCard], arrays: ArrayRecord, standards: Standards
 ) -> dict[str, _Conclusion]:
     # Training sites are part of the reference: only those that are not need it.
-    reference = messages.to_record(standards.arrays())
+    reference = to_record(standards.arrays())
     states = session.site_states()
     answers = session.gather(
         "recalibrate",

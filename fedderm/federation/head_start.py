@@ -13,6 +13,7 @@ from fedderm.head_start import Moments, differentiation_head, four_class_heads, 
 from fedderm.settings import Experiment
 from fedderm.weights import Arrays
 from sites.diagnoses import CLASSES
+from strategies.arrays import to_record
 from strategies.exchange import Member
 from strategies.rounds import RoundResult
 
@@ -31,7 +32,7 @@ def fed3r_round(session: Session, members: Sequence[Member], arrays: ArrayRecord
     initial = messages.from_record(arrays)
     fitted = start_heads(session, members, initial)
     return RoundResult(
-        arrays=messages.to_record({**initial, **fitted.arrays}),
+        arrays=to_record({**initial, **fitted.arrays}),
         metrics={name: {"num-examples": n, "steps": 0, "images": 0} for name, n in fitted.examples.items()},
         refused={},
         seconds=time.monotonic() - start,
@@ -47,7 +48,7 @@ def start_heads(session: Session, members: Sequence[Member], initial: Arrays) ->
     """
     experiment = session.experiment
     found: dict[str, dict[str, Moments]] = {}
-    record = messages.to_record(initial)
+    record = to_record(initial)
     pooled = experiment.baseline == "pooled"
     for reply in session.ask("head start", messages.HEAD, members, record, pooled=pooled):
         if reply.message is None:

@@ -13,10 +13,10 @@ from fedderm.evaluation.long_format import LongRow
 from fedderm.runs import RunFolder
 from fedderm.settings import Experiment
 from fedderm.weights import FrozenTrunk
+from strategies.arrays import size
 from strategies.catalogue import site_side
 from strategies.errors import QuorumLost
 from strategies.exchange import Event, Member, Reply, exchange
-from strategies.intake import size
 
 Answer = TypeVar("Answer")
 _LONGEST = 200

@@ -17,6 +17,7 @@ from fedderm.federation.roll_call import SiteCard, baseline_budget, teaching, tr
 from fedderm.federation.session import Answers, Session
 from fedderm.settings import StrategySettings
 from fedderm.weights import Arrays
+from strategies.arrays import to_record
 from strategies.catalogue import build
 from strategies.fed3r import Fed3R
 from strategies.memory import remembered, restore
@@ -51,7 +52,7 @@ def run_rounds(session: Session, cards: Sequence[SiteCard], initial: Initial) ->
     first = initial.arrays
     if not done and experiment.training.head_start == "ridge":
         first = {**first, **start_heads(session, members, first).arrays}
-    arrays = messages.to_record(folder.latest_arrays() or first)
+    arrays = to_record(folder.latest_arrays() or first)
     round_settings = RoundSettings(
         deadline_s=settings.deadline,
         quorum=settings.quorum,
@@ -90,7 +91,7 @@ def run_rounds(session: Session, cards: Sequence[SiteCard], initial: Initial) ->
         session.note_traffic()
         session.observer.round_done(number, experiment.rounds, rows)
     if settings.average_last > 1:
-        return messages.to_record(folder.mean_of_last(settings.average_last))
+        return to_record(folder.mean_of_last(settings.average_last))
     return arrays
 
 

@@ -1,5 +1,6 @@
 """A network's state as named NumPy arrays, and back; which of them are what."""
 
+import warnings
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -15,7 +16,12 @@ from strategies.site_side import Keeps
 
 def to_arrays(model: nn.Module) -> Arrays:
     """Return copies of the model's parameters and buffers, in state-dict order."""
-    return {name: tensor.detach().cpu().numpy().copy() for name, tensor in model.state_dict().items()}
+    return {name: array.copy() for name, array in shown_arrays(model).items()}
+
+
+def shown_arrays(model: nn.Module) -> Arrays:
+    """Return the same without a copy where the model is on the CPU: they change when the model does."""
+    return {name: tensor.detach().cpu().numpy() for name, tensor in model.state_dict().items()}
 
 
 def load_arrays(
@@ -25,9 +31,14 @@ def load_arrays(
 
     Raises ValueError where names or shapes differ.
     """
-    state = {
-        name: torch.from_numpy(np.require(array, requirements=["C", "W"])) for name, array in arrays.items()
-    }
+    with warnings.catch_warnings():
+        # A message's arrays cannot be written to, and nothing is.
+        warnings.filterwarnings(
+            "ignore", message="The given NumPy array is not writable", category=UserWarning
+        )
+        state = {
+            name: torch.from_numpy(np.require(array, requirements="C")) for name, array in arrays.items()
+        }
     try:
         _, unknown = model.load_state_dict(state, strict=not part)
     except RuntimeError as error:
