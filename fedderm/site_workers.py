@@ -8,6 +8,7 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import threading
@@ -90,6 +91,7 @@ class Workers:
                 name: os.environ[name]
                 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "PYTHONPATH")
             }
+            _require_answer(self._resources.address)
             with _changed([_OUR_SIGNALS]):
                 ray.init(address=self._resources.address, runtime_env={"env_vars": variables}, **common)
         else:
@@ -138,6 +140,18 @@ class Workers:
         ray.shutdown()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _require_answer(address: str) -> None:
+    """Raise ValueError where nothing listens at HOST:PORT: Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"resources.address: no Ray cluster answers at {address!r} ({error}); give HOST:PORT of its head, "
+            "which `ray start --head` prints, or leave address out to work on this machine"
+        ) from None
 
 
 @contextlib.contextmanager
