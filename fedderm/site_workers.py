@@ -149,7 +149,7 @@ def _require_answer(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=10).close()
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"resources.address: no Ray cluster answers at {address!r} ({error}); give HOST:PORT of its head, "
+            f"resources.address: no Ray cluster answers at {address!r} ({error}); give its head's HOST:PORT, "
             "which `ray start --head` prints, or leave address out to work on this machine"
         ) from None
 
