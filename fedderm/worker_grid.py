@@ -12,7 +12,6 @@ import logging
 import threading
 import time
 import weakref
-from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -24,13 +23,11 @@ from flwr.common.constant import ErrorCode
 from ray.exceptions import RayActorError, RayTaskError
 
 from fedderm.local_grid import LocalGrid, failure
+from fedderm.site_queue import SiteQueue, Waiting
 from strategies.arrays import records
 
 _LOG = logging.getLogger("flwr.fedderm")
 
-_WINDOW: Final = 8
-"""A site is passed over at most so often for one that takes longer: early replies wait in memory for it."""
-_LONGER: Final = 1.25
 _REPLACED_WITHIN: Final = 60.0
 """Seconds after which a worker that cannot be replaced (its machine is gone) is given up."""
 
@@ -52,23 +49,13 @@ class SiteWorker:
         return self._app(message, context), context
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True)
 class _Parcel:
     """A message on its way: without its arrays, which lie in shared memory."""
 
     message: Message
     names: list[str]
     arrays: list[Any]
-    passed_over: int = 0
-
-    @property
-    def node(self) -> int:
-        return self.message.metadata.dst_node_id
-
-    @property
-    def kind(self) -> tuple[int, str]:
-        """What takes about as long each time: this site with this type of message."""
-        return self.node, self.message.metadata.message_type
 
     def expired(self) -> bool:
         """Return whether nobody waits for the reply any more."""
@@ -84,15 +71,12 @@ class WorkerGrid(LocalGrid):
         self._start = start
         self._changed = threading.Condition()
         self._closed = False
-        self._homeless: deque[_Parcel] = deque()
-        self._own: dict[int, deque[_Parcel]] = {worker: deque() for worker in range(count)}
-        self._homes: dict[int, int] = {}
-        self._seconds: dict[tuple[int, str], float] = {}
+        self._queue: SiteQueue[_Parcel] = SiteQueue(range(count))
         self._replies: dict[str, Message] = {}
         self._shared: dict[int, Any] = {}
-        self._actors = {worker: start() for worker in self._own}
+        self._actors = {worker: start() for worker in range(count)}
         self._threads = [
-            threading.Thread(target=self._drive, args=(worker,), daemon=True) for worker in self._own
+            threading.Thread(target=self._drive, args=(worker,), daemon=True) for worker in self._actors
         ]
         for thread in self._threads:
             thread.start()
@@ -104,8 +88,7 @@ class WorkerGrid(LocalGrid):
             ids.append(self.named(message))
             parcel = self._packed(message)
             with self._changed:
-                home = self._own.get(self._homes.get(parcel.node, -1), self._homeless)
-                home.append(parcel)
+                self._queue.put(parcel, message.metadata.dst_node_id, message.metadata.message_type)
                 self._changed.notify_all()
         return ids
 
@@ -161,25 +144,26 @@ class WorkerGrid(LocalGrid):
 
     def _drive(self, worker: int) -> None:
         """Let one worker do one message after the other until the grid is closed or the worker is lost."""
-        while (parcel := self._next(worker)) is not None:
+        while (next_ := self._next(worker)) is not None:
             start = time.monotonic()
-            reply, lost = self._ask(worker, parcel)
+            reply, lost = self._ask(worker, next_.job)
             with self._changed:
-                self._seconds[parcel.kind] = time.monotonic() - start
-                if not parcel.expired():
-                    self._replies[parcel.message.metadata.message_id] = reply
+                self._queue.took(next_, time.monotonic() - start)
+                if not next_.job.expired():
+                    self._replies[next_.job.message.metadata.message_id] = reply
                 self._changed.notify_all()
-            del parcel, reply  # or they would stay in memory while this thread waits for the next
+            del next_, reply  # or they would stay in memory while this thread waits for the next
             if lost and not self._replace(worker):
                 return
 
     def _ask(self, worker: int, parcel: _Parcel) -> tuple[Message, bool]:
         """Return a site's reply, and whether the worker died over it."""
+        node = parcel.message.metadata.dst_node_id
         try:
             work = self._actors[worker].work.remote(
-                parcel.message, self._contexts[parcel.node], parcel.names, *parcel.arrays
+                parcel.message, self._contexts[node], parcel.names, *parcel.arrays
             )
-            reply, self._contexts[parcel.node] = ray.get(work)
+            reply, self._contexts[node] = ray.get(work)
             return reply, False
         except RayTaskError as error:
             # The site's own exception, without the worker's traceback in its text; that goes to the log.
@@ -192,36 +176,15 @@ class WorkerGrid(LocalGrid):
             _LOG.exception("no reply")
             return failure(parcel.message, error), False
 
-    def _next(self, worker: int) -> _Parcel | None:
+    def _next(self, worker: int) -> Waiting[_Parcel] | None:
         """Return what this worker does next, as soon as there is something; None once the grid is closed."""
         with self._changed:
             while not self._closed:
-                if (parcel := self._chosen(worker)) is None:
+                if (found := self._queue.take(worker)) is None:
                     self._changed.wait()
-                elif not parcel.expired():
-                    self._homes[parcel.node] = worker
-                    return parcel
+                elif not found.job.expired():
+                    return found
             return None
-
-    def _chosen(self, worker: int) -> _Parcel | None:
-        """Take a message: of a site that is at home here, of one that has no home, or another worker's.
-
-        The longest of the first few begins, so that no worker is left alone with it at the end; sites that
-        take about as long keep their order, in which their replies are wanted.
-        """
-        others = max(self._own.values(), key=len)
-        queue = self._own[worker] or self._homeless or others
-        if not queue:
-            return None
-        first, *rest = list(queue)[:_WINDOW]
-        chosen = max((first, *rest), key=lambda one: self._seconds.get(one.kind, 0.0))
-        usual = self._seconds.get(first.kind, 0.0)
-        if first.passed_over >= _WINDOW or self._seconds.get(chosen.kind, 0.0) <= _LONGER * usual:
-            chosen = first
-        if chosen is not first:
-            first.passed_over += 1
-        queue.remove(chosen)
-        return chosen
 
     def _replace(self, worker: int) -> bool:
         """Start a worker in place of a dead one; return whether there is one again.
@@ -244,7 +207,7 @@ class WorkerGrid(LocalGrid):
                 except RayActorError:
                     break
                 late = time.monotonic() - begin > _REPLACED_WITHIN
-                if late and len(self._own) > 1:
+                if late and self._queue.workers > 1:
                     ray.kill(fresh)
                     self._retire(worker)
                     return False
@@ -253,5 +216,5 @@ class WorkerGrid(LocalGrid):
     def _retire(self, worker: int) -> None:
         with self._changed:
             _LOG.warning("there is no room for a worker in place of the one that died; the others go on")
-            self._homeless.extend(self._own.pop(worker))
+            self._queue.retire(worker)
             self._changed.notify_all()

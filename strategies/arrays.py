@@ -58,7 +58,10 @@ class NumPyArray(Array):
 
 def to_record(arrays: Mapping[str, NDArray[Any]]) -> ArrayRecord:
     """Return named arrays as a record that shows their memory, in their order."""
-    return ArrayRecord({name: NumPyArray(values) for name, values in arrays.items()})
+    record = ArrayRecord()
+    for name, values in arrays.items():
+        record[name] = NumPyArray(values)  # given a dictionary, ArrayRecord would turn each into bytes
+    return record
 
 
 def copied(record: ArrayRecord) -> ArrayRecord:
