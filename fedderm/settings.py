@@ -29,6 +29,8 @@ class StrategySettings(Settings):
     weighting: Literal["examples", "effective", "equal"] = "examples"
     """A site's weight in the average: its training images; their effective number 4 P N / (P + N) for P
     malignant and N benign ones (the images of a balanced set that tells as much); or the same for all."""
+    exchange: Literal["float32", "float16"] = "float32"
+    """What large arrays travel as. float16: half the bytes; the server keeps float32, sites send updates."""
     fraction: Fraction = 1.0
     """Fraction of the training sites asked each round, drawn by seed."""
     quorum: Fraction = 1.0
