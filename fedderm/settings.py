@@ -153,7 +153,7 @@ class Experiment(Settings):
             raise ValueError(
                 f"strategy.average_last is {self.strategy.average_last} but the run has {self.rounds} rounds"
             )
-        if self.training.trunk == "frozen" and self.model.pretrained == "hub":
+        if self.training.trunk != "trained" and self.model.pretrained == "hub":
             raise ValueError(
                 "model.pretrained: hub would have every site fetch the frozen trunk itself; save its weights "
                 "to a file and name that, or take package or none"
