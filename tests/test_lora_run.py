@@ -1,6 +1,7 @@
 """A federation of adapters on a frozen transformer: what travels, what is kept, and that it learns."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,10 @@ from federations import (
     weights,
 )
 
+from fedderm.comparison.cells import run_cell
+from fedderm.comparison.job import Job
+from fedderm.comparison.scores import FILE, read_scores
+from fedderm.evaluation.scores import Scores
 from fedderm.model.cascade import Cascade
 from fedderm.model.frozen import frozen_trunk, initial_model, is_trunk
 from fedderm.model.lora import merged
@@ -84,8 +89,20 @@ def test_scores_through_adapters_are_the_predictors(run: tuple[RunFolder, AppGri
     assert told["before"]["image"]["metrics"]["auc"]["value"] == pytest.approx(auc, abs=1e-6)
 
 
-def test_it_learns_more_than_heads_alone(run: tuple[RunFolder, AppGrid]) -> None:
-    """The same first model and steps; a random trunk's features tell little, and adapters can change them."""
+def test_a_comparisons_cell_scores_the_merged_model(root: Path, run: tuple[RunFolder, AppGrid]) -> None:
+    folder = new_run(root, **{**LORA, "rounds": 3})
+    told = list[Mapping[str, Any]]()
+    run_cell(Job(str(folder.path), None, "0123456789abcdef", {}), told.append)
+    assert [one["number"] for one in told] == [1, 2, 3]
+    assert same(weights(folder.path), weights(run[0].path))
+    found = read_scores(folder.path / FILE)["away", "global"]
+    model = Predictor.open(folder.path).model
+    site = local(folder, AWAY)
+    expected = Scores.join(*(site.score(model, split, 1, "auto").scores for split in ("calibration", "test")))
+    np.testing.assert_allclose(found.triage, expected.per_lesion().triage, rtol=0, atol=1e-6)
+
+
+def test_the_sites_loss_falls(run: tuple[RunFolder, AppGrid]) -> None:
     losses = [
         np.mean([site["loss"] for site in entry["sites"].values()]) for entry in state(run[0])["history"]
     ]
