@@ -7,29 +7,35 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from federations import (
     AppGrid,
     Notes,
     local,
     new_run,
+    raw_config,
     run_in_memory,
     same,
+    simulated,
     state,
     weights,
 )
+from flwr.app import Context, Message, RecordDict
 
+from fedderm import config, messages, site_tasks
 from fedderm.comparison.cells import run_cell
 from fedderm.comparison.job import Job
 from fedderm.comparison.scores import FILE, read_scores
 from fedderm.evaluation.scores import Scores
 from fedderm.model.cascade import Cascade
 from fedderm.model.frozen import frozen_trunk, initial_model, is_trunk
-from fedderm.model.lora import merged
-from fedderm.model.state import load_arrays
+from fedderm.model.lora import first_adapters, merged
+from fedderm.model.state import load_arrays, to_arrays
 from fedderm.node import worker_model
 from fedderm.predictor import Predictor
 from fedderm.runs import RunFolder
 from fedderm.serving import first_model, start_of
+from fedderm.weights import save_arrays
 from strategies.errors import Interrupted
 
 VIT = {"model": {"backbone": "test_vit"}}
@@ -131,6 +137,30 @@ def test_a_site_whose_trunk_differs_refuses_by_name(root: Path) -> None:
     words = r"the frozen trunk test_vit .* other weights here, \w{16}, than at the server, feedfeed"
     with pytest.raises(ValueError, match=words):
         worker_model(folder.experiment, initial.arrays, "feedfeedfeedfeed")
+
+
+def test_a_deployed_site_puts_adapters_on_its_own_file_of_weights(root: Path, tmp_path: Path) -> None:
+    """The server's path means nothing here, and must not be read."""
+    model = new_run(root, **LORA).experiment.model
+    whole = initial_model(model, 3)
+    save_arrays(tmp_path / "here.safetensors", to_arrays(whole.trunks[0]))
+    site = {**simulated("clinic", 20, "held-out"), "splits": {"train": 0, "calibration": 0, "test": 1}}
+    (tmp_path / "site.yaml").write_text(yaml.safe_dump(site))
+    there = {**VIT["model"], "pretrained": "/at/the/server.safetensors"}
+    experiment = config.parse(raw_config(root, **{**LORA, "model": there}))
+    digest = frozen_trunk(whole).digest
+    asked = messages.config_record(experiment, splits="test", views=1, trunk=digest, server_round=1)
+    tuned = first_adapters(whole, experiment.model, experiment.training, 3)
+    content = messages.request(asked, messages.to_record(to_arrays(tuned)))
+    message = Message(content, 1, messages.EVALUATE)
+    message.metadata.__dict__["_message_id"] = "1"
+
+    node: dict[str, Any] = {"site": str(tmp_path / "site.yaml")}
+    with pytest.raises(ValueError, match=r"site clinic: .* name your copy of it"):
+        site_tasks.evaluate(message, Context(1, 1, node, RecordDict(), {}))
+    node["trunk"] = str(tmp_path / "here.safetensors")
+    reply = site_tasks.evaluate(message, Context(1, 1, node, RecordDict(), {}))
+    assert messages.read_counts(reply)["test"].sum() > 0
 
 
 @pytest.mark.parametrize(
