@@ -23,6 +23,10 @@ def check_choices(experiment: Experiment) -> None:
     check_names(experiment.model)
     build_strategy(experiment.strategy)
     check_tracking(experiment.tracking)
+    if experiment.training.trunk == "lora":
+        from fedderm.model.lora import check_adapters
+
+        check_adapters(experiment.model, experiment.training)
     found = list(_objections(experiment))
     if found:
         raise ValueError(f"strategy.name: {experiment.strategy.name}: " + "; ".join(found))
@@ -46,10 +50,13 @@ def _objections(experiment: Experiment) -> Iterator[str]:
             "average_last would put a mean of rounds under what a site keeps of the last one: a model that "
             "no round had; leave it out"
         )
-    if side.keeps is not None and training.trunk == "frozen":
-        what = "only heads train" if side.keeps == "heads" else "BatchNorm does not train"
-        whose = "and each site would keep its own: nothing would be shared" if side.keeps == "heads" else ""
-        yield f"with training.trunk: frozen {what} {whose}".strip() + "; set trunk to trained"
+    if side.keeps == "heads" and training.trunk == "frozen":
+        yield (
+            "with training.trunk: frozen only heads train and each site would keep its own: nothing would be "
+            "shared; set trunk to trained or lora"
+        )
+    elif side.keeps in ("norms", "norm-statistics") and training.trunk != "trained":
+        yield f"with training.trunk: {training.trunk} BatchNorm does not train; set trunk to trained"
     elif side.keeps in ("norms", "norm-statistics"):
         yield from _norm_objections(experiment)
     if name == "fed3r":

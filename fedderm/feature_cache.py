@@ -20,7 +20,7 @@ from fedderm.batches import to_input
 from fedderm.devices import autocast, pick_device, use_threads
 from fedderm.inference import batch_on, batches, mirror_images
 from fedderm.model.cascade import Cascade
-from fedderm.model.frozen import frozen_trunk, initial_model
+from fedderm.model.frozen import built_trunk
 from fedderm.settings import Experiment
 from sites.whole_folder import open_or_make
 
@@ -94,15 +94,7 @@ def _read(folder: Path, count: int) -> Features | None:
 
 def _trunk(site: CachedSite) -> Cascade:
     """Return the model whose trunk is the one asked for; raises ValueError where it cannot be built here."""
-    settings = site.experiment.model
-    model = initial_model(settings, site.experiment.training_seed)
-    own = frozen_trunk(model).digest
-    if own != site.trunk:
-        raise ValueError(
-            f"the frozen trunk {settings.backbone} (pretrained: {settings.pretrained}) has other weights "
-            f"here, {own}, than at the server, {site.trunk}; install the server's versions of fedderm, "
-            "timm, torch and the weights' package, or give both the same file of weights"
-        )
+    model = built_trunk(site.experiment.model, site.experiment.training_seed, site.trunk)
     device = pick_device(site.experiment.resources.gpus_per_site)
     moved: Cascade = model.to(device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     return moved

@@ -15,6 +15,7 @@ from fedderm.config import from_json, to_json
 from fedderm.settings import Experiment
 from fedderm.weights import Arrays
 from strategies.arrays import to_record, view
+from strategies.half_precision import reply_arrays
 from strategies.scaffold import CONTROL
 
 QUERY: Final = "query"
@@ -125,9 +126,13 @@ def train_reply(
     metrics: Mapping[str, float | int],
     beside: Mapping[str, Mapping[str, npt.NDArray[Any]]],
 ) -> Message:
-    """Return a site's answer to ``train``; ``beside`` are records of a strategy's own."""
+    """Return a site's answer to ``train``; ``beside`` are records of a strategy's own.
+
+    Of arrays that came as float16 their update goes back. Raises ValueError where one is beyond float16.
+    """
     own = {name: to_record(one) for name, one in beside.items()}
-    content = RecordDict({_ARRAYS: to_record(arrays), **own, _METRICS: MetricRecord(dict(metrics))})
+    model = to_record(reply_arrays(arrays, read_arrays(message)))
+    content = RecordDict({_ARRAYS: model, **own, _METRICS: MetricRecord(dict(metrics))})
     return Message(content, reply_to=message)
 
 

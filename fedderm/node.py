@@ -20,7 +20,9 @@ from fedderm.evaluation.subgroup_levels import age_bands
 from fedderm.feature_cache import CachedSite, open_features
 from fedderm.inference import score_images
 from fedderm.model.cascade import Cascade
+from fedderm.model.frozen import built_trunk, is_trunk
 from fedderm.model.heads import Heads
+from fedderm.model.lora import Adapted
 from fedderm.model.state import features_of, load_arrays
 from fedderm.settings import Experiment, ModelSettings
 from fedderm.training_settings import TrainingSettings
@@ -144,7 +146,7 @@ def open_site(
 ) -> LocalSite:
     """Return the site ready for work, without the images whose salted ids it has ``given_up``.
 
-    With the digest of a frozen ``trunk``, models are shown that trunk's features.
+    Where only heads train, models are shown the features of the ``trunk`` of that digest.
     """
     return _open_site(to_json(experiment), site.model_dump_json(), salt, given_up, trunk)
 
@@ -162,7 +164,8 @@ def _open_site(
         # Emptied, not removed: row i must stay image i of the pixel cache.
         hidden = table["image_id"].astype(str).map(lambda one: salted("image", one, salt)).isin(given_up)
         table = table.assign(split=table["split"].where(~hidden, None))
-    frozen = CachedSite(cache.pixels, cache.identity, experiment, trunk) if trunk else None
+    shown_features = trunk and experiment.training.trunk == "frozen"
+    frozen = CachedSite(cache.pixels, cache.identity, experiment, trunk) if shown_features else None
     return LocalSite(site, table, cache.pixels, cache.fingerprints, cache.notes, frozen)
 
 
@@ -204,25 +207,38 @@ def site_seed(experiment: Experiment, name: str, round_number: int) -> list[int]
     return [experiment.training_seed, int.from_bytes(digest, "big"), round_number]
 
 
-def worker_model(experiment: Experiment, arrays: Arrays) -> Heads:
-    """Return this process's model with ``arrays`` loaded: a whole one, or under a frozen trunk its heads.
+def worker_model(experiment: Experiment, arrays: Arrays, trunk: str = "") -> Heads:
+    """Return this process's model with ``arrays`` loaded: a whole one, or what is trained on a frozen trunk.
 
-    A whole model is built once, not for every message.
+    ``trunk``: the digest of the one that adapters belong to. A network is built once, not for every message.
+    Raises ValueError where this machine's trunk is another, or the arrays do not fit.
     """
     use_threads(experiment.resources.cpus_per_site)
     gpus = experiment.resources.gpus_per_site
     model: Heads
-    if experiment.training.trunk == "frozen":
-        model = Heads(experiment.model, features_of(arrays)).to(pick_device(gpus))
-    else:
+    if experiment.training.trunk == "trained" or any(is_trunk(name) for name in arrays):
         model = _build(experiment.model.model_dump_json(), gpus)
+    elif experiment.training.trunk == "lora":
+        model = _adapted(to_json(experiment), trunk, gpus)
+    else:
+        model = Heads(experiment.model, features_of(arrays)).to(pick_device(gpus))
     load_arrays(model, arrays)
     return model
 
 
 @lru_cache(maxsize=1)
 def _build(settings_json: str, gpus: float) -> Cascade:
-    model = Cascade(ModelSettings.model_validate_json(settings_json), pretrained=False)
+    return _on_device(Cascade(ModelSettings.model_validate_json(settings_json), pretrained=False), gpus)
+
+
+@lru_cache(maxsize=1)
+def _adapted(experiment_json: str, trunk: str, gpus: float) -> Adapted:
+    experiment = from_json(experiment_json)
+    whole = built_trunk(experiment.model, experiment.training_seed, trunk)
+    return Adapted(_on_device(whole, gpus), experiment.model, experiment.training)
+
+
+def _on_device(model: Cascade, gpus: float) -> Cascade:
     device = pick_device(gpus)
     # Channels last: 1.4 times as fast as torch's default order, on CPUs as on GPUs.
     return cast("Cascade", model.to(device).to(memory_format=torch.channels_last))  # type: ignore[call-overload]

@@ -72,7 +72,7 @@ def conduct(
 
 
 def start_of(folder: RunFolder) -> tuple[FrozenTrunk | None, Initial]:
-    """Return the frozen trunk, and the first round's model: the whole one, or its heads.
+    """Return the frozen trunk, and the first round's model: the whole one, or what is trained of it.
 
     None for a trunk that is trained; no arrays where rounds have ended. Raises ValueError where the trunk is
     not the one that the run began with.
@@ -81,6 +81,8 @@ def start_of(folder: RunFolder) -> tuple[FrozenTrunk | None, Initial]:
     if experiment.training.trunk == "trained":
         return None, Initial({}, ()) if state["round"] else first_model(experiment)
     from fedderm.model.frozen import frozen_trunk, initial_model
+    from fedderm.model.heads import Heads
+    from fedderm.model.lora import first_adapters
     from fedderm.model.state import to_arrays
 
     model = initial_model(experiment.model, experiment.training_seed)
@@ -91,8 +93,11 @@ def start_of(folder: RunFolder) -> tuple[FrozenTrunk | None, Initial]:
             f"{state['trunk']}): its weights, or the package they come from, have changed; put them back, "
             "or start anew"
         )
-    heads = {name: array for name, array in to_arrays(model).items() if name not in trunk.arrays}
-    return trunk, Initial(heads, ())
+    trained: Heads = model
+    if experiment.training.trunk == "lora":
+        trained = first_adapters(model, experiment.model, experiment.training, experiment.training_seed)
+    arrays = {name: array for name, array in to_arrays(trained).items() if name not in trunk.arrays}
+    return trunk, Initial(arrays, ())
 
 
 def first_model(experiment: Experiment) -> Initial:

@@ -29,6 +29,8 @@ class StrategySettings(Settings):
     weighting: Literal["examples", "effective", "equal"] = "examples"
     """A site's weight in the average: its training images; their effective number 4 P N / (P + N) for P
     malignant and N benign ones (the images of a balanced set that tells as much); or the same for all."""
+    exchange: Literal["float32", "float16"] = "float32"
+    """What large arrays travel as. float16: half the bytes; the server keeps float32, sites send updates."""
     fraction: Fraction = 1.0
     """Fraction of the training sites asked each round, drawn by seed."""
     quorum: Fraction = 1.0
@@ -151,7 +153,7 @@ class Experiment(Settings):
             raise ValueError(
                 f"strategy.average_last is {self.strategy.average_last} but the run has {self.rounds} rounds"
             )
-        if self.training.trunk == "frozen" and self.model.pretrained == "hub":
+        if self.training.trunk != "trained" and self.model.pretrained == "hub":
             raise ValueError(
                 "model.pretrained: hub would have every site fetch the frozen trunk itself; save its weights "
                 "to a file and name that, or take package or none"

@@ -40,6 +40,27 @@ def site_of_node(experiment: Experiment, node_config: Mapping[str, Any]) -> Site
     return experiment.sites[position]
 
 
+def with_own_weights(experiment: Experiment, name: str, node_config: Mapping[str, Any]) -> Experiment:
+    """Return the experiment with the path of the frozen trunk's weights on this machine.
+
+    A server must not choose what is read on a hospital's machine, which names its file itself. Raises
+    ValueError where site ``name`` has not.
+    """
+    needs_file = experiment.training.trunk != "trained" and experiment.model.pretrained not in (
+        "none",
+        "package",
+    )
+    if SITE_FILE not in node_config or not needs_file:
+        return experiment
+    if TRUNK_FILE not in node_config:
+        raise ValueError(
+            f"site {name}: the frozen trunk's weights come from a file; name your copy of it "
+            '(--node-config \'site="/path/site.yaml" trunk="/path/weights.safetensors"\')'
+        )
+    own = experiment.model.model_copy(update={"pretrained": str(node_config[TRUNK_FILE])})
+    return experiment.model_copy(update={"model": own})
+
+
 def read_site_file(path: Path) -> Site:
     """Return the site a hospital describes in its own YAML file; its relative ``path`` starts at that file.
 

@@ -19,6 +19,7 @@ from fedderm.evaluation.shift_reference import ShiftReference, feature_summary
 from fedderm.feature_moments import feature_moments
 from fedderm.judging import Frame, judge
 from fedderm.messages import Instruction
+from fedderm.model.heads import Heads
 from fedderm.model.state import shown_arrays
 from fedderm.node import (
     LocalSite,
@@ -27,9 +28,8 @@ from fedderm.node import (
     site_seed,
     worker_model,
 )
-from fedderm.settings import Experiment
 from fedderm.site_card import site_card
-from fedderm.site_file import SITE_FILE, TRUNK_FILE, site_of_node
+from fedderm.site_file import SITE_FILE, site_of_node, with_own_weights
 from fedderm.site_method import SiteMethod, adapt_to
 from fedderm.training import Stretch, train_locally
 from fedderm.trainset import TrainSet, pool
@@ -52,7 +52,7 @@ def train(message: Message, context: Context) -> Message:
     experiment = instruction.experiment
     site = _training_site(instruction, context)
     data, name = _train_set(instruction, site, context)
-    model = worker_model(experiment, messages.read_arrays(message))
+    model = _model(instruction, site, message, context)
     stretch = Stretch(_round_of(instruction, name), experiment.rounds)
     seed = site_seed(experiment, name, stretch.round)
     method = _method(instruction, name, message, context)
@@ -83,7 +83,7 @@ def head(message: Message, context: Context) -> Message:
     site = _training_site(instruction, context)
     data, _ = _train_set(instruction, site, context)
     _require_cells(site, data, "training.head_start: ridge")
-    model = worker_model(instruction.experiment, messages.read_arrays(message))
+    model = _model(instruction, site, message, context)
     return messages.moments_reply(
         message, feature_moments(model, data, instruction.experiment.training.precision)
     )
@@ -94,7 +94,7 @@ def evaluate(message: Message, context: Context) -> Message:
     instruction = messages.read_instruction(message)
     experiment, values = instruction.experiment, instruction.values
     site = _site(instruction, context)
-    model = worker_model(experiment, messages.read_arrays(message))
+    model = _model(instruction, site, message, context)
     wanted, min_cell = str(values.get("features_of", "")), site.settings.min_cell
     adapt_to(model, site, experiment)
     counts: dict[str, Any] = {}
@@ -121,7 +121,7 @@ def recalibrate(message: Message, context: Context) -> Message:
     """Return what the final model is worth here, before and after the site's own recalibration."""
     instruction = messages.read_instruction(message)
     site = _site(instruction, context)
-    model = worker_model(instruction.experiment, messages.read_arrays(message))
+    model = _model(instruction, site, message, context)
     values = instruction.values
     frame = Frame(
         point=OperatingPoint.model_validate_json(str(values["operating_point"])),
@@ -137,6 +137,12 @@ def recalibrate(message: Message, context: Context) -> Message:
         {name: counts.to_array() for name, counts in judged.counts.items()},
         judged.replicates,
     )
+
+
+def _model(instruction: Instruction, site: LocalSite, message: Message, context: Context) -> Heads:
+    """Return the message's model, on this site's own trunk where that is frozen."""
+    experiment = with_own_weights(instruction.experiment, site.settings.name, context.node_config)
+    return worker_model(experiment, messages.read_arrays(message), messages.frozen_trunk(instruction))
 
 
 def _method(instruction: Instruction, name: str, message: Message, context: Context) -> SiteMethod:
@@ -168,29 +174,9 @@ def _site(instruction: Instruction, context: Context) -> LocalSite:
 
 
 def _opened(instruction: Instruction, site: Site, context: Context) -> LocalSite:
-    experiment = _with_own_weights(instruction.experiment, site, context)
+    experiment = with_own_weights(instruction.experiment, site.name, context.node_config)
     salt, given_up = messages.given_up_images(instruction, site.name)
     return open_site(experiment, site, salt, given_up, messages.frozen_trunk(instruction))
-
-
-def _with_own_weights(experiment: Experiment, site: Site, context: Context) -> Experiment:
-    """Return the experiment with the path of the frozen trunk's weights on this machine.
-
-    A server must not choose what is read on a hospital's machine, which names its file itself.
-    """
-    needs_file = experiment.training.trunk == "frozen" and experiment.model.pretrained not in (
-        "none",
-        "package",
-    )
-    if SITE_FILE not in context.node_config or not needs_file:
-        return experiment
-    if TRUNK_FILE not in context.node_config:
-        raise ValueError(
-            f"site {site.name}: the frozen trunk's weights come from a file; name your copy of it "
-            '(--node-config \'site="/path/site.yaml" trunk="/path/weights.safetensors"\')'
-        )
-    own = experiment.model.model_copy(update={"pretrained": str(context.node_config[TRUNK_FILE])})
-    return experiment.model_copy(update={"model": own})
 
 
 def _effective(instruction: Instruction, site: LocalSite) -> dict[str, float]:

@@ -27,9 +27,14 @@ class AugmentationSettings(Settings):
 class TrainingSettings(Settings):
     """What a training site does in one round."""
 
-    trunk: Literal["trained", "frozen"] = "trained"
-    """frozen: only the heads are trained and sent. Every site computes the trunk's features once and keeps
-    them on its disk; the one augmentation left is mirroring."""
+    trunk: Literal["trained", "lora", "frozen"] = "trained"
+    """lora: low-rank adapters in the trunk's layers and the heads are trained and sent, all else stays as it
+    was. frozen: only the heads are. Every site computes the trunk's features once and keeps them on its disk;
+    the one augmentation left is mirroring."""
+    lora_rank: Annotated[int, Field(ge=1, le=256)] = 8
+    """Rank of the adapters."""
+    lora_alpha: Positive = 8.0
+    """The adapters' product is multiplied by lora_alpha / lora_rank."""
     head_start: Literal["none", "ridge"] = "none"
     """ridge: before the first round the heads are fitted to the trunk's features in closed form, in one
     exchange."""
@@ -96,9 +101,18 @@ class TrainingSettings(Settings):
 
     @model_validator(mode="after")
     def _frozen_means_frozen(self) -> Self:
-        if self.trunk == "frozen" and self.norm_statistics == "local":
-            raise ValueError(
-                "norm_statistics: local changes the trunk's BatchNorm layers, and trunk: frozen computes its "
-                "features once; remove one of the two"
+        if self.trunk != "trained" and self.norm_statistics == "local":
+            why = (
+                "computes its features once" if self.trunk == "frozen" else "keeps all but adapters as it was"
             )
+            raise ValueError(
+                f"norm_statistics: local changes the trunk's BatchNorm layers, and trunk: {self.trunk} "
+                f"{why}; remove one of the two"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _adapters_belong_to_lora(self) -> Self:
+        if self.trunk != "lora" and (self.lora_rank, self.lora_alpha) != (8, 8.0):
+            raise ValueError("lora_rank and lora_alpha belong to trunk: lora; set it, or remove them")
         return self

@@ -1,7 +1,8 @@
 """What comes in during a round: each reply checked, noted, and reduced to what a strategy needs."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import ceil
 from typing import Any, Literal
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from strategies.arrays import ArraySpec, averaged, is_averaged, records, size, view
 from strategies.catalogue import WEIGHT
-from strategies.errors import ReplyRefused
+from strategies.errors import QuorumLost, ReplyRefused
 from strategies.exchange import Member, Reply
 from strategies.fedavg import FEDERATION_WEIGHT
 from strategies.guard import (
@@ -24,6 +25,7 @@ from strategies.guard import (
     check_train_reply,
     number,
 )
+from strategies.half_precision import on_the_way, restored
 from strategies.running_mean import RunningMean
 
 SiteMetrics = dict[str, int | float | list[int] | list[float]]
@@ -43,6 +45,10 @@ class Tally:
     demands: Demands = field(default_factory=Demands)
     around: frozenset[str] = frozenset()
     """Floating-point arrays that go around the strategy: their next value is the weighted mean."""
+    halved: frozenset[str] = frozenset()
+    """Arrays of which a reply holds the update, in float16."""
+    masters: Mapping[str, ArrayRecord] = field(default_factory=dict)
+    """Site to the model that its updates are added to; only where arrays are halved."""
     carried: dict[str, NDArray[Any]] = field(default_factory=dict)
     mean: RunningMean = field(default_factory=RunningMean)
     metrics: dict[str, SiteMetrics] = field(default_factory=dict)
@@ -52,6 +58,18 @@ class Tally:
     def others(self) -> dict[str, NDArray[Any]]:
         """Return the next values of all arrays that went around the strategy."""
         return {**self.carried, **(self.mean.result() if self.around and self.metrics else {})}
+
+    def require_quorum(self, asked: Sequence[Member], quorum: float) -> None:
+        """Return if the replies of this fraction of the asked sites count; otherwise raise QuorumLost."""
+        needed = max(1, ceil(quorum * len(asked) - 1e-9))
+        if len(self.metrics) >= needed:
+            return
+        reasons = "; ".join(self.refused[member.name] for member in asked if member.name in self.refused)
+        raise QuorumLost(
+            f"round {self.round}: {len(self.metrics)} of {len(asked)} sites gave a usable reply and "
+            f"{needed} are needed (quorum {quorum:g}): {reasons}; "
+            "finished rounds are kept: mend these sites, or lower the quorum, and resume the run"
+        )
 
 
 def weight_of(member: Member, weighting: Weighting) -> float:
@@ -86,7 +104,8 @@ def _check(reply: Reply, tally: Tally) -> None:
         raise ReplyRefused(reply.reason or f"site {reply.member.name}: no reply")
     tally.bytes_up += size(reply.message.content)
     check_round(reply.message.content, tally.round, reply.member)
-    check_train_reply(reply.message.content, tally.expected, reply.member, tally.demands)
+    wanted = on_the_way(tally.expected, tally.halved)
+    check_train_reply(reply.message.content, wanted, reply.member, tally.demands)
 
 
 def _accept(reply: Reply, tally: Tally) -> Message:
@@ -96,6 +115,8 @@ def _accept(reply: Reply, tally: Tally) -> Message:
         raise RuntimeError("only a checked reply can be accepted")
     received = records(message.content, ArrayRecord)
     arrays = received[ARRAYS]
+    if tally.halved:
+        arrays = restored(arrays, tally.masters[reply.member.name], tally.halved)
     metrics = records(message.content, MetricRecord)[METRICS]
     tally.metrics[reply.member.name] = {
         name: value for name, value in metrics.items() if name != SERVER_ROUND

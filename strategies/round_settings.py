@@ -7,6 +7,7 @@ from typing import get_args
 import numpy as np
 
 from strategies.exchange import Member
+from strategies.half_precision import Exchange
 from strategies.intake import Weighting
 
 _SAMPLING_STREAM = 0x73616D70  # keeps these draws apart from others made with the same (seed, round)
@@ -26,6 +27,8 @@ class RoundSettings:
     """Who is drawn in round r depends on (seed, r) and the sites' names only."""
     weighting: Weighting
     """Weigh sites by their training images, by their effective number of them, or all the same."""
+    exchange: Exchange = "float32"
+    """What large arrays travel as (strategies.half_precision)."""
     retries: int = 1
     """How often a site whose worker process died is asked again."""
 
@@ -37,8 +40,9 @@ class RoundSettings:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0 and at most 1")
         if self.seed < 0 or self.retries < 0:
             raise ValueError("seed and retries must be zero or above")
-        if self.weighting not in get_args(Weighting):
-            raise ValueError(f"weighting is {self.weighting!r}; use {', '.join(get_args(Weighting))}")
+        for name, known in (("weighting", get_args(Weighting)), ("exchange", get_args(Exchange))):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; use {', '.join(known)}")
 
 
 def draw(members: Sequence[Member], settings: RoundSettings, number_of_round: int) -> list[Member]:

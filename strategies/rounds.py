@@ -4,7 +4,6 @@ import gc
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
@@ -25,10 +24,10 @@ from strategies.arrays import (
 from strategies.catalogue import extrapolates
 from strategies.chosen import ChosenNodes
 from strategies.cyclic import CyclicTransfer
-from strategies.errors import QuorumLost
 from strategies.exchange import Event, Member, Reply, exchange
 from strategies.fedavg import StreamingFedAvg
 from strategies.guard import ARRAYS, CONFIG, Demands, check_aggregate
+from strategies.half_precision import halved, halved_names
 from strategies.intake import SiteMetrics, Tally, checked, weight_of
 from strategies.round_settings import RoundSettings, draw
 
@@ -69,7 +68,8 @@ def train_round(
     strategy: their next value is the maximum over the sites, which is exact, keeps the dtype and never
     falls. ``statistics`` names the running means and variances: a strategy that extrapolates does not see
     them either, their next value is the weighted mean. ``private`` has config values for one site's eyes
-    only, by its name. ``CyclicTransfer`` asks one site after the other.
+    only, by its name. ``CyclicTransfer`` asks one site after the other. With ``settings.exchange`` float16
+    large arrays travel as ``half_precision`` says; a strategy is shown float32 all the same.
 
     Raises QuorumLost where too few replies count, AggregateRefused where the strategy's result cannot be a
     model, Interrupted where ``should_stop`` says so. The model passed in is not changed, so a caller that
@@ -77,11 +77,12 @@ def train_round(
     """
     start = time.monotonic()
     asked = draw(members, settings, number_of_round)
+    expected = specs(arrays)
     the_round = _Round(
         strategy=strategy,
         grid=grid,
         number=number_of_round,
-        expected=specs(arrays),
+        expected=expected,
         config=config,
         private=private or {},
         weights={member.name: weight_of(member, settings.weighting) for member in members},
@@ -89,6 +90,7 @@ def train_round(
         on_event=on_event,
         should_stop=should_stop,
         around=statistics if extrapolates(strategy) else frozenset(),
+        halved=halved_names(expected, settings.exchange, statistics),
     )
     hold = _in_turn if isinstance(strategy, CyclicTransfer) else _at_once
     next_arrays, tally, bytes_down = hold(the_round, arrays, asked)
@@ -117,6 +119,7 @@ class _Round:
     on_event: Callable[[Event], None] | None
     should_stop: Callable[[], bool] | None
     around: frozenset[str]
+    halved: frozenset[str]
 
     def seen(self) -> dict[str, ArraySpec]:
         """Return the arrays that the strategy sees."""
@@ -131,7 +134,7 @@ class _Round:
         demanded = getattr(self.strategy, "reply_records", ())
         numbers = getattr(self.strategy, "reply_metrics", ())
         demands = Demands({name: self.seen() for name in demanded}, tuple(numbers))
-        return Tally(self.expected, self.weights, self.number, demands, self.around)
+        return Tally(self.expected, self.weights, self.number, demands, self.around, self.halved)
 
     def ask(self, requests: Sequence[tuple[Member, RecordDict]]) -> Iterator[Reply]:
         """Send the requests and yield their replies in the same order."""
@@ -151,9 +154,9 @@ def _at_once(
     the_round: _Round, arrays: ArrayRecord, asked: Sequence[Member]
 ) -> tuple[ArrayRecord, Tally, int]:
     """Return the next model, what came in, and the bytes sent: all drawn sites start from ``arrays``."""
-    requests = _requests(the_round, arrays, asked)
-    bytes_down = sum(size(content) for _, content in requests)
     tally = the_round.tally()
+    requests = _requests(the_round, arrays, asked, tally)
+    bytes_down = sum(size(content) for _, content in requests)
     asked = [member for member, _ in requests]
     replies = the_round.ask(requests)
     del requests
@@ -171,35 +174,40 @@ def _in_turn(
     """
     tally, bytes_down = the_round.tally(), 0
     for member in asked:
-        requests = _requests(the_round, arrays, [member])
+        requests = _requests(the_round, arrays, [member], tally)
         bytes_down += sum(size(content) for _, content in requests)
         for message in checked(the_round.ask(requests), tally):
             arrays = _next_model(the_round, records(message.content, ArrayRecord)[ARRAYS], tally)
-    _require_quorum(tally, asked, the_round.settings.quorum, the_round.number)
+    tally.require_quorum(asked, the_round.settings.quorum)
     return arrays, tally, bytes_down
 
 
 def _requests(
-    the_round: _Round, arrays: ArrayRecord, asked: Sequence[Member]
+    the_round: _Round, arrays: ArrayRecord, asked: Sequence[Member], tally: Tally
 ) -> list[tuple[Member, RecordDict]]:
-    """Return what the strategy wants to send, with the carried arrays put back, in site order."""
+    """Return what the strategy wants to send, with the carried arrays put back, in site order.
+
+    Where arrays are halved the tally is told which models the replies' updates belong to.
+    """
     strategy, expected = the_round.strategy, the_round.expected
     nodes = ChosenNodes(the_round.grid, [member.node_id for member in asked])
     floats = averaged(arrays, the_round.seen())
     own_config = ConfigRecord(dict(the_round.config))
     messages = list(strategy.configure_train(the_round.number, floats, own_config, nodes))
     others = {name: arrays[name] for name in expected if name not in floats}
-    whole: dict[int, ArrayRecord] = {}
+    whole: dict[int, tuple[ArrayRecord, ArrayRecord]] = {}
     contents: dict[int, RecordDict] = {}
+    masters: dict[int, ArrayRecord] = {}
     for message in messages:
         sent = records(message.content, ArrayRecord)
         record = sent.pop(ARRAYS)
         # Strategies put one record into all messages: it is completed once and shared, not once a site.
         if id(record) not in whole:
-            whole[id(record)] = merged(record, others, expected)
-        contents[message.metadata.dst_node_id] = RecordDict(
-            {ARRAYS: whole[id(record)], **sent, **records(message.content, ConfigRecord)}
-        )
+            model = merged(record, others, expected)
+            whole[id(record)] = model, halved(model, the_round.halved)
+        node = message.metadata.dst_node_id
+        masters[node], travels = whole[id(record)]
+        contents[node] = RecordDict({ARRAYS: travels, **sent, **records(message.content, ConfigRecord)})
     strangers = contents.keys() - {member.node_id for member in asked}
     if strangers or not contents:
         raise ValueError(
@@ -209,6 +217,8 @@ def _requests(
     for member, content in requests:
         if own := the_round.private.get(member.name):
             content[CONFIG] = ConfigRecord({**records(content, ConfigRecord)[CONFIG], **own})
+    if the_round.halved:
+        tally.masters = {member.name: masters[member.node_id] for member, _ in requests}
     return requests
 
 
@@ -219,11 +229,11 @@ def _aggregate(
     strategy, number, quorum = the_round.strategy, the_round.number, the_round.settings.quorum
     if isinstance(strategy, StreamingFedAvg):
         aggregate, _ = strategy.aggregate_train(number, replies)
-        _require_quorum(tally, asked, quorum, number)
+        tally.require_quorum(asked, quorum)
         return aggregate
     # Flower's own strategies go through the replies several times, so they get a list.
     collected: Iterable[Message] = list(replies)
-    _require_quorum(tally, asked, quorum, number)
+    tally.require_quorum(asked, quorum)
     # Flower collects garbage with every array record that it reads, many times a round, and in a process that
     # has imported torch that takes 0.1 s and more: what is alive by now is set aside for as long.
     gc.freeze()
@@ -232,18 +242,6 @@ def _aggregate(
     finally:
         gc.unfreeze()
     return aggregate
-
-
-def _require_quorum(tally: Tally, asked: Sequence[Member], quorum: float, number_of_round: int) -> None:
-    needed = max(1, ceil(quorum * len(asked) - 1e-9))
-    if len(tally.metrics) >= needed:
-        return
-    reasons = "; ".join(tally.refused[member.name] for member in asked if member.name in tally.refused)
-    raise QuorumLost(
-        f"round {number_of_round}: {len(tally.metrics)} of {len(asked)} sites gave a usable reply and "
-        f"{needed} are needed (quorum {quorum:g}): {reasons}; "
-        "finished rounds are kept: mend these sites, or lower the quorum, and resume the run"
-    )
 
 
 def _next_model(the_round: _Round, aggregate: ArrayRecord, tally: Tally) -> ArrayRecord:

@@ -223,6 +223,8 @@ def _state(splits: Splits) -> dict[str, Any]:
                 "seconds": 41.2 + number,
                 "bytes_down": 54_400_000,
                 "bytes_up": 54_410_000,
+                "evaluation_bytes_down": 95_200_000,
+                "evaluation_bytes_up": 310_000,
                 "sites": sites,
                 "refused": refused,
             }

@@ -99,14 +99,14 @@ def test_a_damaged_cache_is_made_again(tmp_path: Path, damage: str) -> None:
 def test_nothing_half_made_is_left_where_features_are_not_finite(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fedderm import feature_cache
+    from fedderm.model import frozen
 
     def broken(settings: object, seed: int) -> object:
         model = initial_model(settings, seed)  # type: ignore[arg-type]
         next(iter(model.trunk_parameters())).data.fill_(float("nan"))
         return model
 
-    monkeypatch.setattr(feature_cache, "initial_model", broken)
+    monkeypatch.setattr(frozen, "initial_model", broken)
     chosen = experiment(tmp_path)
     trunk = frozen_trunk(broken(chosen.model, chosen.seed)).digest  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="features are not finite"):

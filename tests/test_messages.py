@@ -129,7 +129,8 @@ def test_replies_are_read_as_they_were_written(experiment: Experiment) -> None:
 
 def test_a_train_reply_has_one_array_and_one_metric_record(experiment: Experiment) -> None:
     """Flower's strategies refuse anything else."""
-    asked = message(messages.request(messages.config_record(experiment)))
+    sent = messages.to_record(arrays())
+    asked = message(messages.request(messages.config_record(experiment), sent))
     asked.metadata.__dict__["_message_id"] = "1"
     reply = messages.train_reply(asked, arrays(), {"num-examples": 24, "loss": 0.5}, {})
     assert [type(one).__name__ for one in reply.content.values()] == ["ArrayRecord", "MetricRecord"]

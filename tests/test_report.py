@@ -233,6 +233,9 @@ def test_refusals_and_traffic_are_told(page: str) -> None:
     assert "MSK4: its reply holds NaN in head.weight" in text
     assert f"{ROUNDS} rounds in 4 min 28 s; 326.4 MB sent" in text
     assert "All messages, evaluation included: 812.0 MB down, 402.0 MB up." in text
+    assert "Evaluation down" in text
+    assert text.count("95.2 MB") == ROUNDS, "a row a round"
+    assert text.count("310.0 kB") == ROUNDS
     assert "Not in this report: site far_clinic: no answer within 3600 s" in text
 
 

@@ -71,7 +71,8 @@ def of_the_tables(curves: Curves) -> Curves:
 
 def without_clock(curves: Curves) -> Curves:
     """Leave out what depends on the machine and on folder names."""
-    return {tag: one for tag, one in curves.items() if tag not in ("round/seconds", "round/bytes_down")}
+    told_paths = ("round/seconds", "round/bytes_down", "round/evaluation_bytes_down")
+    return {tag: one for tag, one in curves.items() if tag not in told_paths}
 
 
 def in_single_precision(curves: Curves) -> Curves:
@@ -91,7 +92,7 @@ def test_what_rounds_cost_and_sites_reported_has_curves_too(reference: RunFolder
     for site in ("west", "east"):
         losses = [(entry["round"], np.float32(entry["sites"][site]["loss"])) for entry in history]
         assert found[f"training/loss/{site}"] == losses
-    for key in ("seconds", "bytes_down", "bytes_up"):
+    for key in ("seconds", "bytes_down", "bytes_up", "evaluation_bytes_down", "evaluation_bytes_up"):
         assert found[f"round/{key}"] == [(entry["round"], np.float32(entry[key])) for entry in history]
     assert found["round/refused"] == [(1, 0.0), (2, 0.0), (3, 0.0)]
     assert "training/loss/away" not in found, "a held-out site trains nothing"

@@ -45,7 +45,7 @@ def scores_of(folder: RunFolder, job: Job) -> dict[tuple[str, Model], Scores]:
     experiment = folder.experiment
     arrays = read_arrays(folder.path / "model" / "model.safetensors")
     trunk = folder.state().get("trunk") or ""
-    if trunk:  # frozen: sites have it, and models are the heads
+    if experiment.training.trunk == "frozen":  # sites have it, and models are the heads
         arrays = {name: array for name, array in arrays.items() if not is_trunk(name)}
     views, precision = experiment.evaluation.views, experiment.training.precision
     kept = site_states(folder, "-")

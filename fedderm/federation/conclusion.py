@@ -16,6 +16,7 @@ from fedderm.evaluation.replicates import COARSE_BINS, sum_replicates
 from fedderm.federation.roll_call import SiteCard
 from fedderm.federation.session import Session
 from fedderm.federation.standards import Standards, ask_standards
+from fedderm.weights import Arrays
 from sites.diagnoses import CLASSES
 from strategies.arrays import to_record
 from strategies.catalogue import site_side
@@ -65,12 +66,22 @@ def conclude(session: Session, cards: Sequence[SiteCard], arrays: ArrayRecord) -
         f"{name}/{split}": one for name, told in found.items() for split, one in told.by_split().items()
     }
     session.folder.write_evaluation(evaluations, federation, rows, counts)
-    trunk = {} if session.trunk is None else session.trunk.arrays
     session.folder.write_model(
-        {**trunk, **messages.from_record(arrays)},
+        _whole(session, messages.from_record(arrays)),
         _description(session, standards, evaluations),
         standards.arrays(),
     )
+
+
+def _whole(session: Session, arrays: Arrays) -> Arrays:
+    """Return the whole model, of which ``arrays`` are what was trained."""
+    training = session.experiment.training
+    trunk = {} if session.trunk is None else session.trunk.arrays
+    if training.trunk != "lora":
+        return {**trunk, **arrays}
+    from fedderm.model.lora import merged  # with torch, which the trunk has brought along
+
+    return merged(trunk, arrays, training)
 
 
 def _recalibrate(

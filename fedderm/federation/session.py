@@ -13,10 +13,11 @@ from fedderm.evaluation.long_format import LongRow
 from fedderm.runs import RunFolder
 from fedderm.settings import Experiment
 from fedderm.weights import FrozenTrunk
-from strategies.arrays import size
+from strategies.arrays import size, specs
 from strategies.catalogue import site_side
 from strategies.errors import QuorumLost
 from strategies.exchange import Event, Member, Reply, exchange
+from strategies.half_precision import halved, halved_names
 
 Answer = TypeVar("Answer")
 _LONGEST = 200
@@ -99,9 +100,12 @@ class Session:
     ) -> Iterator[Reply]:
         """Yield one reply for each member, in their order; failures carry a reason that names the site.
 
-        ``references`` and ``private`` values are for one site's eyes only, by its name.
+        ``references`` and ``private`` values are for one site's eyes only, by its name. ``arrays`` travel as
+        the experiment's ``strategy.exchange`` says.
         """
         self.observer.stage(title, [member.name for member in members])
+        if arrays is not None:
+            arrays = halved(arrays, self.halved_names(arrays))
         requests = []
         for member in members:
             own = (private or {}).get(member.name, {})
@@ -145,6 +149,15 @@ class Session:
                     "run the same version of fedderm?"
                 )
         return answers
+
+    @property
+    def statistics(self) -> frozenset[str]:
+        """Return the names of the model's running means and variances."""
+        return frozenset(self.folder.state().get("statistics", ()))
+
+    def halved_names(self, arrays: ArrayRecord) -> frozenset[str]:
+        """Return which of a model's arrays travel as float16."""
+        return halved_names(specs(arrays), self.experiment.strategy.exchange, self.statistics)
 
     def site_states(self, hyphen: str = "_", just_now: Mapping[str, int] | None = None) -> dict[str, Any]:
         """Return, by site, what it needs to find the state that it kept of its last round that counted.

@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from flwr.app import ArrayRecord, Message
@@ -20,6 +20,7 @@ from fedderm.weights import Arrays
 from strategies.arrays import to_record
 from strategies.catalogue import build
 from strategies.fed3r import Fed3R
+from strategies.half_precision import as_received
 from strategies.memory import remembered, restore
 from strategies.round_settings import RoundSettings
 from strategies.rounds import RoundResult, train_round
@@ -37,9 +38,10 @@ class Initial:
 
 
 def run_rounds(session: Session, cards: Sequence[SiteCard], initial: Initial) -> ArrayRecord:
-    """Return the final global model; finished rounds of an earlier sitting are not repeated.
+    """Return the final global model, as sites receive it: what is judged is what is kept.
 
-    ``initial``: the model to begin with, where no round has finished.
+    Finished rounds of an earlier sitting are not repeated. ``initial``: the model to begin with, where no
+    round has finished.
     """
     folder, experiment = session.folder, session.experiment
     settings, done = experiment.strategy, int(folder.state()["round"])
@@ -59,6 +61,7 @@ def run_rounds(session: Session, cards: Sequence[SiteCard], initial: Initial) ->
         fraction=settings.fraction,
         seed=experiment.training_seed,
         weighting=settings.weighting,
+        exchange=settings.exchange,
     )
     for number in range(done + 1, experiment.rounds + 1):
         session.observer.stage(f"round {number}/{experiment.rounds}: train", [one.name for one in members])
@@ -76,7 +79,7 @@ def run_rounds(session: Session, cards: Sequence[SiteCard], initial: Initial) ->
                 session.observer.site,
                 session.should_stop,
                 private=session.site_states("-"),
-                statistics=frozenset(folder.state().get("statistics", ())),
+                statistics=session.statistics,
             )
             session.traffic.down += result.bytes_down
             session.traffic.up += result.bytes_up
@@ -84,15 +87,20 @@ def run_rounds(session: Session, cards: Sequence[SiteCard], initial: Initial) ->
         for sentence in result.refused.values():
             session.observer.warn(sentence)
         states = session.site_states(just_now=dict.fromkeys(result.metrics, number))
+        before = replace(session.traffic)
         rows, missing = _evaluate_round(session, cards, arrays, number, states)
-        entry = {**_entry(result), "not_evaluated": missing}
+        evaluation = {
+            "evaluation_bytes_down": session.traffic.down - before.down,
+            "evaluation_bytes_up": session.traffic.up - before.up,
+        }
+        entry = {**_entry(result), **evaluation, "not_evaluated": missing}
         memory = remembered(strategy, settings.name)
         folder.finish_round(number, messages.from_record(arrays), entry, rows, memory)
         session.note_traffic()
         session.observer.round_done(number, experiment.rounds, rows)
     if settings.average_last > 1:
-        return to_record(folder.mean_of_last(settings.average_last))
-    return arrays
+        arrays = to_record(folder.mean_of_last(settings.average_last))
+    return as_received(arrays, session.halved_names(arrays))
 
 
 def evaluate_counts(

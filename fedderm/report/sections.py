@@ -131,6 +131,9 @@ class RoundRow:
     seconds: float | None
     bytes_down: float | None
     bytes_up: float | None
+    evaluation_bytes_down: float | None
+    """Of the evaluation after the round; None where an older fedderm wrote none."""
+    evaluation_bytes_up: float | None
     sites: dict[str, dict[str, Any]]
     refused: dict[str, str]
 
@@ -143,6 +146,8 @@ def round_rows(run: RunFolder) -> list[RoundRow]:
             seconds=entry.get("seconds"),
             bytes_down=entry.get("bytes_down"),
             bytes_up=entry.get("bytes_up"),
+            evaluation_bytes_down=entry.get("evaluation_bytes_down"),
+            evaluation_bytes_up=entry.get("evaluation_bytes_up"),
             sites=entry.get("sites") or {},
             refused={str(site): str(reason) for site, reason in (entry.get("refused") or {}).items()},
         )

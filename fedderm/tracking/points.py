@@ -93,7 +93,7 @@ def _leaves(section: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, 
 def _points_of_entry(entry: Mapping[str, Any]) -> Iterator[Point]:
     """Yield what a round cost and what each site reported; what is no number has no curve."""
     number = int(entry["round"])
-    for key in ("seconds", "bytes_down", "bytes_up"):
+    for key in ("seconds", "bytes_down", "bytes_up", "evaluation_bytes_down", "evaluation_bytes_up"):
         if key in entry:
             yield Point(f"round/{key}", number, float(entry[key]))
     yield Point("round/refused", number, float(len(entry.get("refused", {}))))

@@ -1,0 +1,77 @@
+"""Bytes of a training round between the server and one site: whole models, half precision, adapters, heads.
+
+The messages are the ones that a run sends, of models with random weights: what they weigh does not depend on
+values. What an exchange in half precision does to the metrics, configs/compare_exchange.yaml measures.
+
+    python -m benchmarks.exchange
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flwr.app import Message, RecordDict
+from flwr.common.constant import SUPERLINK_NODE_ID
+from flwr.supercore.task_identity import TaskIdentity
+
+from fedderm import config, messages
+from fedderm.runs import RunFolder
+from fedderm.serving import start_of
+from fedderm.settings import Experiment
+from strategies.arrays import specs
+from strategies.half_precision import halved, halved_names
+from strategies.intake import size
+
+BACKBONES = {"vit_b16": 224, "convnext_s": 224, "tf_efficientnet_lite0": 112}
+"""Name to pixels a side."""
+WAYS: dict[str, dict[str, Any]] = {
+    "whole model, float32": {},
+    "whole model, float16": {"strategy": {"exchange": "float16"}},
+    "LoRA of rank 8, float32": {"training": {"trunk": "lora"}},
+    "LoRA of rank 8, float16": {"training": {"trunk": "lora"}, "strategy": {"exchange": "float16"}},
+    "heads, float32": {"training": {"trunk": "frozen"}},
+}
+
+
+def experiment(backbone: str, image_size: int, changes: dict[str, Any]) -> Experiment:
+    """Return an experiment of one site."""
+    model = {"backbone": backbone, "image_size": image_size, "pretrained": "none"}
+    site = {"name": "clinic", "source": "simulated"}
+    return config.parse({"name": "exchange", "model": model, "sites": [site], **changes})
+
+
+def round_bytes(chosen: Experiment) -> tuple[int, int]:
+    """Return the bytes of a ``train`` message and of its reply, as Flower counts a message's records."""
+    with tempfile.TemporaryDirectory() as folder:
+        _, initial = start_of(RunFolder.create_at(Path(folder), chosen))
+    arrays = messages.to_record(initial.arrays)
+    names = halved_names(specs(arrays), chosen.strategy.exchange, initial.statistics)
+    trunk = {} if chosen.training.trunk == "trained" else {"trunk": 16 * "0"}
+    instruction = messages.config_record(chosen, server_round=1, **trunk)
+    sent: RecordDict = messages.request(instruction, halved(arrays, names))
+    message = Message(sent, 1, "train")
+    message.metadata.__dict__["_message_id"] = "1"
+    metrics = {"server-round": 1, "num-examples": 1, "steps": 1, "images": 1, "loss": 0.5, "progress": 0.1}
+    trained = {name: np.array(values) for name, values in initial.arrays.items()}
+    return size(sent), size(messages.train_reply(message, trained, metrics, {}).content)
+
+
+def main() -> None:
+    """Print a table by backbone: megabytes down and up of a round and a site, and what part that is."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--backbones", nargs="+", default=list(BACKBONES), choices=list(BACKBONES))
+    # A Message needs to know who makes it; Flower sets this where it starts a run.
+    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, SUPERLINK_NODE_ID
+    for backbone in parser.parse_args().backbones:
+        print(f"\n{backbone:34}{'down, MB':>12}{'up, MB':>12}{'up, fewer':>12}")
+        whole = 0
+        for title, changes in WAYS.items():
+            down, up = round_bytes(experiment(backbone, BACKBONES[backbone], changes))
+            whole = whole or up
+            print(f"{title:34}{down / 1e6:>12.3f}{up / 1e6:>12.3f}{whole / up:>11.1f}x")
+
+
+if __name__ == "__main__":
+    main()
