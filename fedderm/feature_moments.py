@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedderm.head_start import Moments, moments, total
-from fedderm.inference import batch_on, batches, extract_features, side_of
+from fedderm.inference import batches, extract_features, images_at_once, side_of
 from fedderm.model.heads import Heads
 from fedderm.trainset import TrainSet
 from sites.diagnoses import CLASSES
@@ -19,7 +19,8 @@ def feature_moments(model: Heads, data: TrainSet, precision: str) -> dict[str, n
     of_all: list[Moments] = []
     of_malignant: list[Moments] = []
     device = next(model.parameters()).device
-    for chosen in batches(np.arange(len(data)), side_of(data.images[0]), batch_on(device)):
+    size = images_at_once(side_of(data.images[0]), device)
+    for chosen in batches(np.arange(len(data)), size):
         first, last = extract_features(model, data.batch(chosen), precision)
         classes, weights = data.classes[chosen], data.weights[chosen]
         of_all.append(moments(first, np.eye(len(CLASSES))[classes], weights))
