@@ -92,7 +92,8 @@ def _centres(side: int, device: torch.device) -> Tensor:
 def _coloured(images: Tensor, factors: Tensor) -> Tensor:
     """Return images as another device would show them: ``factors`` (B, 7) of ``_factors``."""
     shaped = factors[:, :, None, None]
-    gains, gamma, saturation, contrast, brightness = shaped.split([3, 1, 1, 1, 1], dim=1)
+    gains, rest = shaped[:, :3], shaped[:, 3:]
+    gamma, saturation, contrast, brightness = rest.chunk(4, dim=1)
     images = (images * gains).clamp(1e-4, 1) ** gamma
     grey = images.mean(dim=1, keepdim=True)
     images = grey + (images - grey) * saturation

@@ -69,7 +69,7 @@ def fits(work: Callable[[], object]) -> bool:
         return True
     # Only here, where the error is gone: it held the frames, and these the tensors.
     gc.collect()
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.empty_cache()
     return False
 
