@@ -35,7 +35,8 @@ def _steps(one: dict[str, Any]) -> Iterator[str]:
     yield (
         f"{one['net']} b{one['batch']}: ours {one['ours_ms']:.2f} ms, bare {one['bare_ms']:.2f} ms "
         f"({formats}): ratio {one['ratio']:.3f}; {one['images_per_second']:.0f} images/s; "
-        f"loader {loader:.1%}, waited {one['waited_for_batches']:.1%}; augmentation {augmented:.1%}; peak ours/bare {peak} GiB"
+        f"loader {loader:.1%}, waited {one['waited_for_batches']:.1%}; "
+        f"augmentation {augmented:.1%}; peak ours/bare {peak} GiB"
     )
 
 
