@@ -5,6 +5,7 @@ ours; torchvision's transforms apply one draw to the whole batch and read the gl
 """
 
 import math
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -16,23 +17,39 @@ from fedderm.training_settings import AugmentationSettings
 ZOOM, ASPECT, SHIFT = 0.25, 0.08, 0.08
 GAIN, GAMMA, SATURATION, CONTRAST, BRIGHTNESS = 0.10, 0.18, 0.18, 0.15, 0.10
 
+_AFFINE = 6
+"""Columns of what is drawn that say where an image is sampled; those after them change its colours."""
 
-def augment(images: Tensor, settings: AugmentationSettings, generator: torch.Generator) -> Tensor:
-    """Return augmented copies of ``images`` (B, 3, H, W) in 0..1, each with its own draw.
 
-    The draws come from the CPU ``generator``, so a GPU sees the same augmentation as a CPU. Strength 0
-    switches a family off; both 0 return the images unchanged.
+def draw(count: int, settings: AugmentationSettings, generator: torch.Generator) -> Tensor:
+    """Return what is to happen to ``count`` images, (B, 13) on the CPU: all of it in one tensor, so that one
+    copy brings it to a GPU.
+
+    The draws come from the CPU ``generator``, so a GPU sees the same augmentation as a CPU. A family that is
+    switched off draws nothing.
+    """
+    drawn = torch.zeros(count, _AFFINE + 7)
+    if settings.geometry > 0:
+        drawn[:, :_AFFINE] = _affine(count, settings.geometry, generator).flatten(1)
+    if settings.colour > 0:
+        drawn[:, _AFFINE:] = _factors(count, settings.colour, generator)
+    return drawn
+
+
+def augment(images: Tensor, drawn: Tensor, settings: AugmentationSettings) -> Tensor:
+    """Return augmented copies of ``images`` (B, 3, H, W) in 0..1, each as ``drawn`` (B, 13) says.
+
+    Strength 0 switches a family off; both 0 return the images unchanged.
     """
     if settings.geometry > 0:
-        images = _geometry(images, settings.geometry, generator)
+        images = _resampled(images, drawn[:, :_AFFINE].view(-1, 2, 3))
     if settings.colour > 0:
-        images = _colour(images, settings.colour, generator)
+        images = _coloured(images, drawn[:, _AFFINE:])
     return images
 
 
-def _geometry(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
-    """Rotate by any angle, mirror, zoom, stretch and shift; a lesion has no upright."""
-    count = images.shape[0]
+def _affine(count: int, strength: float, generator: torch.Generator) -> Tensor:
+    """Return (B, 2, 3) that rotate by any angle, mirror, zoom, stretch and shift; a lesion has no upright."""
     angle = _uniform(count, math.pi, generator)
     zoom = torch.exp(_uniform(count, ZOOM * strength, generator))
     stretch = torch.exp(_normal(count, ASPECT * strength, generator))
@@ -41,25 +58,48 @@ def _geometry(images: Tensor, strength: float, generator: torch.Generator) -> Te
     cosine, sine = torch.cos(angle) * zoom, torch.sin(angle) * zoom
     horizontal = torch.stack([cosine, sine], dim=1) * (stretch * mirror)[:, None]
     vertical = torch.stack([-sine, cosine], dim=1)
-    affine = torch.stack([horizontal, vertical, shift], dim=2).to(images.device, images.dtype)
-    grid = F.affine_grid(affine, list(images.shape), align_corners=False)
+    return torch.stack([horizontal, vertical, shift], dim=2)
+
+
+def _factors(count: int, strength: float, generator: torch.Generator) -> Tensor:
+    """Return (B, 7): gains of three channels, gamma, saturation, contrast and brightness."""
+
+    def factor(deviation: float, channels: int = 1) -> Tensor:
+        draws = torch.exp(_normal(count * channels, deviation * strength, generator))
+        return draws.view(count, channels)
+
+    gains = factor(GAIN, 3)
+    return torch.cat([gains, *(factor(one) for one in (GAMMA, SATURATION, CONTRAST, BRIGHTNESS))], dim=1)
+
+
+def _resampled(images: Tensor, affine: Tensor) -> Tensor:
+    """Return images sampled where ``affine`` (B, 2, 3) takes the pixels' centres."""
+    height, width = images.shape[2:]
+    across = _centres(width, images.device)[None, None, :, None]
+    down = _centres(height, images.device)[None, :, None, None]
+    columns = affine[:, None, None]  # (B, 1, 1, 2, 3)
+    # No matrix product, which a GPU rounds to TF32's ten bits: a twentieth of a pixel at 224.
+    grid = columns[..., 0] * across + columns[..., 1] * down + columns[..., 2]
     return F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
 
 
-def _colour(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
-    """Change channel gains, gamma, saturation, contrast and brightness, as another device would."""
-    count = images.shape[0]
+@lru_cache(maxsize=8)
+def _centres(side: int, device: torch.device) -> Tensor:
+    """Return where the centres of ``side`` pixels are between the edges -1 and 1."""
+    return (torch.arange(side, device=device, dtype=torch.float32) * 2 + 1) / side - 1
 
-    def factor(deviation: float, channels: int = 1) -> Tensor:
-        draw = torch.exp(_normal(count * channels, deviation * strength, generator))
-        return draw.view(count, channels, 1, 1).to(images.device, images.dtype)
 
-    images = (images * factor(GAIN, 3)).clamp(1e-4, 1) ** factor(GAMMA)
+def _coloured(images: Tensor, factors: Tensor) -> Tensor:
+    """Return images as another device would show them: ``factors`` (B, 7) of ``_factors``."""
+    shaped = factors[:, :, None, None]
+    gains, rest = shaped[:, :3], shaped[:, 3:]
+    gamma, saturation, contrast, brightness = rest.chunk(4, dim=1)
+    images = (images * gains).clamp(1e-4, 1) ** gamma
     grey = images.mean(dim=1, keepdim=True)
-    images = grey + (images - grey) * factor(SATURATION)
+    images = grey + (images - grey) * saturation
     level = images.mean(dim=(2, 3), keepdim=True)
-    images = level + (images - level) * factor(CONTRAST)
-    return (images * factor(BRIGHTNESS)).clamp(0, 1)
+    images = level + (images - level) * contrast
+    return (images * brightness).clamp(0, 1)
 
 
 def _uniform(count: int, limit: float, generator: torch.Generator) -> Tensor:

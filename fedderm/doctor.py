@@ -127,7 +127,7 @@ def _machine(experiment: Experiment) -> Iterator[Finding]:
     memory = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
     yield Finding("fine" if memory > 2 else "look", f"memory: {memory:.1f} GiB free; {os.cpu_count()} cores")
     wanted = experiment.resources.gpus_per_site
-    if wanted > 0 and experiment.resources.address is None and gpus() < wanted:
+    if wanted != "auto" and wanted > 0 and experiment.resources.address is None and gpus() < wanted:
         yield Finding(
             "stops", f"resources.gpus_per_site is {wanted:g} but there are {gpus()} GPUs here; set it to 0"
         )

@@ -18,7 +18,8 @@ import torch
 
 from fedderm.batches import to_input
 from fedderm.devices import autocast, pick_device, use_threads
-from fedderm.inference import batch_on, batches, mirror_images
+from fedderm.inference import batches, images_at_once, mirror_images
+from fedderm.memory_limits import MemoryLimit, in_parts
 from fedderm.model.cascade import Cascade
 from fedderm.model.frozen import built_trunk
 from fedderm.settings import Experiment
@@ -49,7 +50,7 @@ class CachedSite:
         """Return the cache's folder."""
         precision = self.experiment.training.precision
         rounded = precision == "bfloat16" or (
-            precision == "auto" and self.experiment.resources.gpus_per_site > 0
+            precision == "auto" and pick_device(self.experiment.resources.gpus_per_site).type == "cuda"
         )
         name = f"{self.identity}-{self.trunk}{'-bfloat16' if rounded else ''}"
         return self.experiment.work_dir / "features" / name
@@ -105,23 +106,32 @@ def _write(path: Path, model: Cascade, site: CachedSite, threads: int, progress:
     shape = (len(pixels), VIEWS, len(model.trunks), model.triage.in_features)
     found = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
 
+    limit = MemoryLimit(model, "scoring", pixels.shape[1], site.experiment.training.precision)
+
     def compute(rows: npt.NDArray[np.int64]) -> int:
         """Write the features of one batch; return its number of images."""
-        images = to_input(pixels[rows], device)
-        with torch.inference_mode(), autocast(device, site.experiment.training.precision):
-            for view, mirrored in enumerate(mirror_images(images, VIEWS)):
-                for trunk, features in enumerate(model.features(mirrored)[: shape[2]]):
-                    found[rows, view, trunk] = features.float().cpu().numpy()
+
+        def write(part: slice) -> None:
+            images = to_input(pixels[rows[part]], device)
+            # Both hold for a thread, and this is one of several.
+            with torch.inference_mode(), autocast(device, site.experiment.training.precision):
+                for view, mirrored in enumerate(mirror_images(images, VIEWS)):
+                    for trunk, features in enumerate(model.features(mirrored)[: shape[2]]):
+                        found[rows[part], view, trunk] = features.float().cpu().numpy()
+
+        in_parts(limit, len(rows), len(rows), write)
         return len(rows)
 
     # Batches side by side, one thread each, wait for one another less than threads that share a batch, above
-    # all on a busy machine; and what comes out does not depend on their number.
+    # all on a busy machine; and what comes out does not depend on their number. A GPU works on one at a time:
+    # while it does, a second thread reads the next.
     before = torch.get_num_threads()
     use_threads(1)
-    parts = list(batches(np.arange(len(pixels)), pixels.shape[1], batch_on(device)))
+    parts = list(batches(np.arange(len(pixels)), images_at_once(pixels.shape[1], device)))
+    workers = threads if device.type == "cpu" else 2
     done = 0
     try:
-        with ThreadPoolExecutor(threads) as pool:
+        with ThreadPoolExecutor(workers) as pool:
             for count in pool.map(compute, parts):
                 done += count
                 if progress is not None:

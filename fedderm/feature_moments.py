@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedderm.head_start import Floats, Moments, moments
-from fedderm.inference import batch_on, batches, extract_features, side_of
+from fedderm.inference import batches, extract_features, images_at_once, side_of
 from fedderm.model.heads import Heads
 from fedderm.trainset import TrainSet
 from sites.diagnoses import CLASSES
@@ -25,7 +25,7 @@ def feature_moments(model: Heads, data: TrainSet, precision: str) -> dict[str, n
         part = moments(features, one_hot, weights)
         found[name] = found[name] + part if name in found else part
 
-    for positions in np.split(np.arange(len(data)), range(_IMAGES, len(data), _IMAGES)):
+    for positions in batches(np.arange(len(data)), _IMAGES):
         first, last = _features(model, data, positions, precision)
         classes, weights = data.classes[positions], data.weights[positions]
         add("all", first, np.eye(len(CLASSES))[classes], weights)
@@ -43,9 +43,7 @@ def _features(
 ) -> tuple[Floats, Floats]:
     """Return what the two heads see of the images at ``positions`` (n,): (n, F) each."""
     device = next(model.parameters()).device
-    parts = [
-        extract_features(model, data.batch(chosen), precision)
-        for chosen in batches(positions, side_of(data.images[0]), batch_on(device))
-    ]
+    size = images_at_once(side_of(data.images[0]), device)
+    parts = [extract_features(model, data.batch(chosen), precision) for chosen in batches(positions, size)]
     first, last = zip(*parts, strict=True)
     return np.concatenate(first), np.concatenate(last)

@@ -15,15 +15,18 @@ from torch import Tensor
 
 from fedderm.batches import to_input
 from fedderm.devices import autocast
+from fedderm.memory_limits import MemoryLimit, in_parts
 from fedderm.model.heads import Heads, Logits
 
 BATCH = 256
-"""Images at a time on a GPU, up to ``BATCH_SIDE`` pixels a side; fewer of larger ones, for the sake of
-memory.
+"""Images at a time on a GPU, up to ``GPU_SIDE`` pixels a side, and fewer of larger ones; more do not make it
+any faster. Where its memory does not hold as many, fewer (fedderm.memory_limits).
 """
+GPU_SIDE = 224
 CPU_BATCH = 16
 """Images at a time on a CPU, whose caches hold no more: twice as many a second as with 256."""
 BATCH_SIDE = 112
+"""Pixels a side of the images of which a CPU's memory is asked to hold ``BATCH``."""
 
 Images = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
@@ -62,15 +65,20 @@ def score_images(
     model.eval()
     triage, differential = [np.empty(0)], [np.empty((0, 3))]
     features = [np.empty((0, model.triage.in_features), np.float32)]
+
+    def score(part: slice) -> None:
+        seen.clear()
+        with autocast(device, precision):
+            logits = _mean([model(view) for view in views_of(images[rows[part]], views, device)])
+        looked_at = torch.stack(seen).mean(dim=0).cpu().numpy()
+        triage.append(logits.triage.double().cpu().numpy())
+        if logits.differential is not None:
+            differential.append(logits.differential.double().cpu().numpy())
+        features.append(looked_at)
+
+    limit = MemoryLimit(model, "scoring", side_of(images), precision)
     with torch.inference_mode(), _head_inputs(model) as seen:
-        for chosen in batches(rows, side_of(images), batch_on(device)):
-            with autocast(device, precision):
-                logits = _mean([model(view) for view in views_of(images[chosen], views, device)])
-            triage.append(logits.triage.double().cpu().numpy())
-            if logits.differential is not None:
-                differential.append(logits.differential.double().cpu().numpy())
-            features.append(torch.stack(seen).mean(dim=0).cpu().numpy())
-            seen.clear()
+        in_parts(limit, len(rows), images_at_once(side_of(images), device), score)
     has_differential = model.scheme != "binary"
     return ImageScores(
         np.concatenate(triage),
@@ -98,20 +106,18 @@ def side_of(images: Images) -> int:
     return images.shape[1] if images.dtype == np.uint8 else 1
 
 
-def batch_on(device: torch.device) -> int:
-    """Return how many images a device takes at a time."""
-    return CPU_BATCH if device.type == "cpu" else BATCH
-
-
-def batches(
-    rows: npt.NDArray[np.int64], side: int, most: int | None = None
-) -> Iterator[npt.NDArray[np.int64]]:
-    """Yield ``rows`` (n,) of images of ``side`` pixels in as many parts as memory asks for.
-
-    ``most`` images at a time, None: BATCH; of features, which have one pixel a side, many more.
+def images_at_once(side: int, device: torch.device) -> int:
+    """Return how many images of ``side`` pixels a device is given at a time, as long as its memory holds
+    them; of features, which have one pixel a side, many more.
     """
-    most = BATCH if most is None else most
-    size = max(1, min(most if side > 1 else BATCH * BATCH_SIDE**2, BATCH * BATCH_SIDE**2 // side**2))
+    if side == 1:
+        return BATCH * BATCH_SIDE**2
+    most, usual = (CPU_BATCH, BATCH_SIDE) if device.type == "cpu" else (BATCH, GPU_SIDE)
+    return max(1, min(most, BATCH * usual**2 // side**2))
+
+
+def batches(rows: npt.NDArray[np.int64], size: int) -> Iterator[npt.NDArray[np.int64]]:
+    """Yield ``rows`` (n,) in parts of ``size``; the last may be smaller."""
     for start in range(0, len(rows), size):
         yield rows[start : start + size]
 
@@ -120,9 +126,17 @@ def extract_features(model: Heads, images: Images, precision: str = "auto") -> t
     """Return what the two heads see of ``images``, (n, F) each, not mirrored and without dropout."""
     device = next(model.parameters()).device
     model.eval()
-    with torch.inference_mode(), autocast(device, precision):
-        first, last = model.features(next(views_of(images, 1, device)))
-    return first.double().cpu().numpy(), last.double().cpu().numpy()
+    found: list[tuple[Floats, Floats]] = []
+
+    def extract(part: slice) -> None:
+        with autocast(device, precision):
+            first, last = model.features(next(views_of(images[part], 1, device)))
+        found.append((first.double().cpu().numpy(), last.double().cpu().numpy()))
+
+    with torch.inference_mode():
+        in_parts(MemoryLimit(model, "scoring", side_of(images), precision), len(images), len(images), extract)
+    first, last = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return first, last
 
 
 def views_of(images: Images, count: int, device: torch.device) -> Iterator[Tensor]:

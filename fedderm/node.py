@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Literal, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -227,18 +227,18 @@ def worker_model(experiment: Experiment, arrays: Arrays, trunk: str = "") -> Hea
 
 
 @lru_cache(maxsize=1)
-def _build(settings_json: str, gpus: float) -> Cascade:
+def _build(settings_json: str, gpus: float | Literal["auto"]) -> Cascade:
     return _on_device(Cascade(ModelSettings.model_validate_json(settings_json), pretrained=False), gpus)
 
 
 @lru_cache(maxsize=1)
-def _adapted(experiment_json: str, trunk: str, gpus: float) -> Adapted:
+def _adapted(experiment_json: str, trunk: str, gpus: float | Literal["auto"]) -> Adapted:
     experiment = from_json(experiment_json)
     whole = built_trunk(experiment.model, experiment.training_seed, trunk)
     return Adapted(_on_device(whole, gpus), experiment.model, experiment.training)
 
 
-def _on_device(model: Cascade, gpus: float) -> Cascade:
+def _on_device(model: Cascade, gpus: float | Literal["auto"]) -> Cascade:
     device = pick_device(gpus)
     # Channels last: 1.4 times as fast as torch's default order, on CPUs as on GPUs.
     return cast("Cascade", model.to(device).to(memory_format=torch.channels_last))  # type: ignore[call-overload]

@@ -25,6 +25,9 @@ from sites.words import counted
 class PreparationObserver(Observer, Protocol):
     """An observer that is also told how a preparation goes on."""
 
+    def say(self, sentence: str) -> None:
+        """Take note of what was decided."""
+
     def progress(self, title: str, done: int, total: int) -> None:
         """Take note that ``done`` of ``total`` steps are done."""
 

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -55,8 +55,9 @@ class Resources(BaseModel):
     """Sites that work at the same time, each in a process. None: as many as fit on this machine."""
     cpus_per_site: Annotated[int, Field(ge=1)] = 1
     """Threads of a site. The result depends on it in the last bits, but never on the number of workers."""
-    gpus_per_site: Annotated[float, Field(ge=0)] = 0
-    """Fraction of a GPU for each site; 0 trains on the CPU even where there is a GPU."""
+    gpus_per_site: Annotated[float, Field(ge=0)] | Literal["auto"] = 0
+    """Fraction of a GPU for each site; 0 trains on the CPU even where there is a GPU. auto: what a site needs
+    is measured, and as many share a GPU as its memory holds; the CPU where there is none."""
     address: str | None = None
     """A running Ray cluster to use (HOST:PORT). None: Ray is started here and stopped at the end."""
 
@@ -65,9 +66,16 @@ class Resources(BaseModel):
         if self.workers is not None:
             return min(self.workers, nodes)
         fitting = len(os.sched_getaffinity(0)) // self.cpus_per_site
-        if self.gpus_per_site > 0:
-            fitting = min(fitting, int(gpus() / self.gpus_per_site))
+        if self.gpu_fraction > 0:
+            fitting = min(fitting, int(gpus() / self.gpu_fraction))
         return max(1, min(fitting, nodes))
+
+    @property
+    def gpu_fraction(self) -> float:
+        """``gpus_per_site`` as a number; ``auto`` has been settled before (fedderm.gpu_sharing)."""
+        if self.gpus_per_site == "auto":
+            raise ValueError("resources.gpus_per_site: auto is not settled yet")
+        return self.gpus_per_site
 
 
 def stop_requested() -> bool:
@@ -136,7 +144,7 @@ def gpus() -> int:
 def require_gpus(resources: Resources) -> None:
     """Raise ValueError where more of a GPU is asked for than this machine has."""
     wanted = resources.gpus_per_site
-    if wanted == 0 or resources.address is not None:
+    if wanted == "auto" or wanted == 0 or resources.address is not None:
         return
     found = gpus()
     if found < wanted:

@@ -72,6 +72,10 @@ class LogObserver:
         """Log a warning."""
         log.warning("%s", sentence)
 
+    def say(self, sentence: str) -> None:
+        """Log what was decided."""
+        log.info("%s", sentence)
+
     def progress(self, title: str, done: int, total: int) -> None:
         """Log the end of a longer preparation."""
         if done == total:

@@ -4,6 +4,7 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from fedderm.client_app import app as client
+from fedderm.gpu_sharing import settled
 from fedderm.preparation import PreparationObserver, prepare
 from fedderm.runs import RunFolder
 from fedderm.runtime import simulate, stop_requested
@@ -20,6 +21,12 @@ def run_simulation(folder: RunFolder, observer: PreparationObserver) -> None:
     """
     experiment = folder.experiment
     prepared = prepare(experiment, folder, observer)
+
+    def decided(sentence: str) -> None:
+        observer.say(sentence)
+        folder.write_json("rounds/state.json", {**folder.state(), "gpu_sharing": sentence})
+
+    resources = settled(experiment, len(experiment.sites), observer.progress, decided)
     server = ServerApp()
 
     @server.main()
@@ -31,7 +38,7 @@ def run_simulation(folder: RunFolder, observer: PreparationObserver) -> None:
         server,
         client,
         len(experiment.sites),
-        experiment.resources,
+        resources,
         folder.path / "flower.log",
         preload=WORKER_MODULES,
     )

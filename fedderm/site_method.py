@@ -11,7 +11,7 @@ import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fedderm.batches import to_input
-from fedderm.inference import batches
+from fedderm.inference import BATCH, BATCH_SIDE, batches
 from fedderm.model.heads import Heads
 from fedderm.model.state import load_arrays, own_names, parameter_arrays, to_arrays
 from fedderm.node import LocalSite
@@ -133,7 +133,9 @@ def reestimate(model: Heads, pixels: npt.NDArray[np.uint8], rows: npt.NDArray[np
     Li et al., "Revisiting Batch Normalization for Practical Domain Adaptation", ICLR workshop 2017. Fewer
     than two images change nothing.
     """
-    parts = [part for part in batches(rows, pixels.shape[1]) if len(part) > 1]
+    # As many on any device, since the result depends on it.
+    size = max(1, min(BATCH, BATCH * BATCH_SIDE**2 // pixels.shape[1] ** 2))
+    parts = [part for part in batches(rows, size) if len(part) > 1]
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     if not parts:
         return

@@ -72,6 +72,7 @@ def train(message: Message, context: Context) -> Message:
         "images": result.images,
         "loss": result.loss,
         "triage-loss": result.triage_loss,
+        "micro-batch": result.micro_batch,
         **told,
     }
     return messages.train_reply(message, shown_arrays(model), metrics, beside)

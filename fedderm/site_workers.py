@@ -59,7 +59,7 @@ class Workers:
             self.start_ray()
             if self._stop.is_set():
                 raise Interrupted("stopped while Ray was starting")
-            options = {"num_cpus": self._resources.cpus_per_site, "num_gpus": self._resources.gpus_per_site}
+            options = {"num_cpus": self._resources.cpus_per_site, "num_gpus": self._resources.gpu_fraction}
             worker = ray.remote(SiteWorker).options(**options)
             app = ray.put(client_app)
             grid = WorkerGrid(self._nodes, self._count(), lambda: worker.remote(app))
@@ -122,15 +122,15 @@ class Workers:
         if holds == 0:
             raise ValueError(
                 f"no machine of the Ray cluster {self._resources.address} has room for a site, which takes "
-                f"{self._resources.cpus_per_site} CPUs and {self._resources.gpus_per_site:g} GPUs; add one, "
+                f"{self._resources.cpus_per_site} CPUs and {self._resources.gpu_fraction:g} GPUs; add one, "
                 "or lower resources.cpus_per_site and gpus_per_site"
             )
         return min(holds, self._nodes, self._resources.workers or holds)
 
     def _held_by(self, machine: Mapping[str, float]) -> int:
         held = int(machine.get("CPU", 0) // self._resources.cpus_per_site)
-        if self._resources.gpus_per_site > 0:
-            held = min(held, int(machine.get("GPU", 0) / self._resources.gpus_per_site))
+        if self._resources.gpu_fraction > 0:
+            held = min(held, int(machine.get("GPU", 0) / self._resources.gpu_fraction))
         return held
 
     def _close(self) -> None:

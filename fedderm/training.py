@@ -6,16 +6,18 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from fedderm.batches import training_batch
+from fedderm.batch_gradient import BatchGradient
+from fedderm.batches import training_batches
 from fedderm.budget import batch_size, steps_of
 from fedderm.devices import autocast, seeded
-from fedderm.inference import views_of
+from fedderm.inference import side_of, views_of
 from fedderm.label_skew import logit_shifts
-from fedderm.model.heads import Heads, Logits
+from fedderm.losses import image_losses
+from fedderm.memory_limits import MemoryLimit, in_parts
+from fedderm.model.heads import Heads
 from fedderm.training_settings import TrainingSettings
 from fedderm.trainset import TrainSet
 from strategies.fednova import accumulated_rate
@@ -40,6 +42,8 @@ class TrainResult:
     triage_loss: float
     progress: float
     """The trunk's learning rates added up, each as often as momentum repeats its gradient."""
+    micro_batch: int
+    """Images that went through the network at a time: the batch, or what memory held of it."""
 
 
 def train_locally(
@@ -62,37 +66,38 @@ def train_locally(
     _training_mode(model, settings, size)
     steps = _steps(settings, data, size)
     order = data.draw(steps * size, rng)
-    optimizer = _optimizer(model, settings)
+    optimizer = _optimizer(model, settings, device)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    gradient = BatchGradient(model, settings, side_of(data.images[0]))
     added = AddedGradient(model, objective or LocalObjective())
     rates = []
-    shifts = torch.from_numpy(logit_shifts(data.drawn, model.scheme, settings)).float().to(device)
+    # The whole round's at once: a copy to a GPU in each step would wait for the step before.
+    classes = torch.from_numpy(data.classes[order]).to(device)
+    shifts = torch.from_numpy(logit_shifts(data.drawn, model.scheme, settings)[order]).float().to(device)
     total = torch.zeros(2, dtype=torch.float64, device=device)
-    for step in range(steps):
-        chosen = order[step * size : (step + 1) * size]
-        done = ((stretch.round - 1) * steps + step) / (stretch.rounds * steps)
-        rates.append(_set_rate(optimizer, settings, done, min(1.0, (step + 1) / max(5, 0.2 * steps))))
-        classes = torch.from_numpy(data.classes[chosen]).to(device)
-        inputs = training_batch(data, chosen, settings.augmentation, generator, device)
-        with autocast(device, settings.precision):
-            logits = model(inputs)
-        losses = _losses(model.scheme, logits, classes, shifts[torch.from_numpy(chosen)], settings)
-        triage, loss = (one.mean() for one in losses)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        # The site's own gradient is clipped, not what a method adds: control variates are means of it.
-        nn.utils.clip_grad_norm_(parameters, settings.clip_norm)
-        added.apply()
-        optimizer.step()
-        total += torch.stack([loss.detach(), triage.detach()]).double()
-        if step % 50 == 49 or step == steps - 1:  # a look at the loss waits for the GPU: not each step
-            _check_finite(total, stretch, step)
+    positions = list(order.reshape(steps, size))
+    with training_batches(data, positions, settings.augmentation, generator, device) as batches:
+        for step, batch in enumerate(batches):
+            done = ((stretch.round - 1) * steps + step) / (stretch.rounds * steps)
+            warmth = min(1.0, (step + 1) / max(5, 0.2 * steps))
+            rates.append(_set_rate(optimizer, settings, done, warmth))
+            optimizer.zero_grad(set_to_none=True)
+            part = slice(step * size, (step + 1) * size)
+            total += gradient.add(batch, classes[part], shifts[part])
+            # The site's own gradient is clipped, not what a method adds: control variates are means of it.
+            nn.utils.clip_grad_norm_(parameters, settings.clip_norm)
+            added.apply()
+            optimizer.step()
+            if step % 50 == 49 or step == steps - 1:  # a look at the loss waits for the GPU: not each step
+                _check_finite(total, stretch, step)
     optimizer.zero_grad(set_to_none=True)  # the worker keeps the model, and need not keep its gradients
     loss_sum, triage_sum = total.tolist()
     progress = accumulated_rate(
         rates, settings.momentum if settings.optimizer == "sgd" else 0.0, nesterov=True
     )
-    return TrainResult(steps, steps * size, loss_sum / steps, triage_sum / steps, progress)
+    return TrainResult(
+        steps, steps * size, loss_sum / steps, triage_sum / steps, progress, gradient.micro_batch(size)
+    )
 
 
 def _steps(settings: TrainingSettings, data: TrainSet, size: int) -> int:
@@ -139,14 +144,18 @@ def initial_loss(model: Heads, data: TrainSet, settings: TrainingSettings) -> fl
     model.eval()
     shifts = torch.from_numpy(logit_shifts(data.drawn, model.scheme, settings)).float().to(device)
     total = torch.zeros((), dtype=torch.float64, device=device)
+
+    def add(part: slice) -> None:
+        chosen = np.arange(part.start, part.stop)
+        classes = torch.from_numpy(data.classes[chosen]).to(device)
+        with autocast(device, settings.precision):
+            logits = model(next(views_of(data.batch(chosen), 1, device)))
+        _, loss = image_losses(model.scheme, logits, classes, shifts[part], settings)
+        total.add_((loss.double() * torch.from_numpy(data.weights[chosen]).to(device)).sum())
+
+    limit = MemoryLimit(model, "scoring", side_of(data.images[0]), settings.precision)
     with torch.inference_mode():
-        for start in range(0, len(data), settings.batch_size):
-            chosen = np.arange(start, min(start + settings.batch_size, len(data)))
-            classes = torch.from_numpy(data.classes[chosen]).to(device)
-            with autocast(device, settings.precision):
-                logits = model(next(views_of(data.batch(chosen), 1, device)))
-            _, loss = _losses(model.scheme, logits, classes, shifts[torch.from_numpy(chosen)], settings)
-            total += (loss.double() * torch.from_numpy(data.weights[chosen]).to(device)).sum()
+        in_parts(limit, len(data), settings.batch_size, add)
     return float(total) / float(data.weights.sum())
 
 
@@ -159,36 +168,7 @@ def rate_factors(model: Heads, settings: TrainingSettings) -> dict[str, float]:
     }
 
 
-def _losses(
-    scheme: str, logits: Logits, classes: Tensor, shifts: Tensor, settings: TrainingSettings
-) -> tuple[Tensor, Tensor]:
-    """Return the triage loss and the whole loss of each image, (B,) in float32."""
-    malignant = (classes > 0).float()
-    triage_logit, differential = shifted(scheme, logits, shifts)
-    triage = F.binary_cross_entropy_with_logits(triage_logit, malignant, reduction="none")
-    if differential is None:
-        return triage, triage
-    # In four classes the softmax factorises: P(class) = P(malignant) * P(class | malignant).
-    per_image = F.cross_entropy(differential, (classes - 1).clamp(min=0), reduction="none")
-    # Not a product: a benign image stands in for a class here that its site may lack, whose loss is infinite.
-    differentiation = torch.where(classes > 0, per_image, 0.0)
-    weight = 1.0 if scheme == "four_class" else settings.differentiation_weight
-    return triage, triage + weight * differentiation
-
-
-def shifted(scheme: str, logits: Logits, shifts: Tensor) -> Logits:
-    """Return the logits that the loss sees, in float32: with ``shifts`` (B, 4) of ``logit_shifts`` added."""
-    triage = logits.triage.float() + shifts[:, 0]
-    if logits.differential is None:
-        return Logits(triage, None)
-    plain = logits.differential.float()
-    differential = plain + shifts[:, 1:]
-    if scheme == "four_class":  # its triage logit holds log sum exp of the malignant ones
-        triage = triage + torch.logsumexp(differential, dim=1) - torch.logsumexp(plain, dim=1)
-    return Logits(triage, differential)
-
-
-def _optimizer(model: Heads, settings: TrainingSettings) -> torch.optim.Optimizer:
+def _optimizer(model: Heads, settings: TrainingSettings, device: torch.device) -> torch.optim.Optimizer:
     """Return the optimizer; biases and the norms' scales, which have one dimension, do not decay."""
     groups = [
         {"params": chosen, "factor": factor, "weight_decay": settings.weight_decay if decays else 0.0}
@@ -199,10 +179,17 @@ def _optimizer(model: Heads, settings: TrainingSettings) -> torch.optim.Optimize
         for decays in (True, False)
         if (chosen := [one for one in parameters if (one.ndim > 1) == decays])
     ]
+    on_gpu = device.type == "cuda"  # where one pass over the weights in place of many is what counts
     if settings.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=settings.learning_rate, fused=settings.trunk == "frozen")
-    nesterov = settings.momentum > 0
-    return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=settings.momentum, nesterov=nesterov)
+        fused = on_gpu or settings.trunk == "frozen"
+        return torch.optim.AdamW(groups, lr=settings.learning_rate, fused=fused)
+    return torch.optim.SGD(
+        groups,
+        lr=settings.learning_rate,
+        momentum=settings.momentum,
+        nesterov=settings.momentum > 0,
+        fused=on_gpu,
+    )
 
 
 def _set_rate(

@@ -59,15 +59,22 @@ class TrainSet:
 
         With ``views`` (B,), of features: those of one mirror image each, (B, T, F).
         """
+        first = self.images[0]
+        found = np.empty((len(chosen), *first.shape[1 if views is None else 2 :]), first.dtype)
+        self.gather(chosen, found, views)
+        return found
+
+    def gather(self, chosen: Ints, into: Images, views: Ints | None = None) -> None:
+        """Write into ``into`` what ``batch`` returns: memory that a GPU can read, for one."""
         rows = self.rows[chosen]
         if len(self.images) == 1:
-            return _taken(self.images[0], rows[:, 1], views)
-        first = self.images[0]
-        found = np.empty((len(rows), *first.shape[1 if views is None else 2 :]), first.dtype)
+            _take(self.images[0], rows[:, 1], views, into)
+            return
         for array in np.unique(rows[:, 0]):
             own = rows[:, 0] == array
-            found[own] = _taken(self.images[array], rows[own, 1], None if views is None else views[own])
-        return found
+            part = np.empty((int(own.sum()), *into.shape[1:]), into.dtype)
+            _take(self.images[array], rows[own, 1], None if views is None else views[own], part)
+            into[own] = part
 
     def draw(self, count: int, rng: np.random.Generator) -> Ints:
         """Return ``count`` positions by systematic sampling, in random order.
@@ -81,8 +88,12 @@ class TrainSet:
         return rng.permutation(drawn)
 
 
-def _taken(images: Images, rows: Ints, views: Ints | None) -> Images:
-    return images[rows] if views is None else images[rows, views]
+def _take(images: Images, rows: Ints, views: Ints | None, into: Images) -> None:
+    if views is None:
+        # Rows exist; "clip" spares the copy that keeps ``into`` whole where one does not.
+        np.take(images, rows, axis=0, out=into, mode="clip")
+    else:
+        into[...] = images[rows, views]
 
 
 def site_train_set(images: Images, rows: Ints, classes: Ints, settings: TrainingSettings) -> TrainSet:

@@ -139,6 +139,7 @@ class Notes:
     def __init__(self) -> None:
         self.stages: list[str] = []
         self.warnings: list[str] = []
+        self.said: list[str] = []
         self.rounds: list[int] = []
 
     def stage(self, title: str, sites: Sequence[str]) -> None:
@@ -154,6 +155,9 @@ class Notes:
 
     def warn(self, sentence: str) -> None:
         self.warnings.append(sentence)
+
+    def say(self, sentence: str) -> None:
+        self.said.append(sentence)
 
     def progress(self, title: str, done: int, total: int) -> None:
         del title, done, total

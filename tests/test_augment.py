@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from fedderm import augment as module
-from fedderm.augment import augment
 from fedderm.training_settings import AugmentationSettings
 
 OFF = AugmentationSettings(geometry=0, colour=0)
@@ -18,6 +17,11 @@ SIDE = 48
 
 def generator(seed: int = 1) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def augment(images: Tensor, settings: AugmentationSettings, source: torch.Generator) -> Tensor:
+    """Return ``images`` after draws from ``source``."""
+    return module.augment(images, module.draw(len(images), settings, source), settings)
 
 
 def noise(count: int = 8) -> Tensor:

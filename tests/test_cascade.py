@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from fedderm.losses import image_losses
 from fedderm.model.cascade import Cascade
 from fedderm.model.heads import Logits
 from fedderm.model.state import load_arrays, to_arrays
 from fedderm.settings import ModelSettings
-from fedderm.training import _losses
 from fedderm.training_settings import TrainingSettings
 
 
@@ -45,7 +45,7 @@ def loss(model: Cascade, logits: Logits, classes: Tensor, log_odds: Tensor | Non
     shifts = torch.zeros(len(classes), 4)
     if log_odds is not None:
         shifts[:, 0] = log_odds
-    return _losses(model.scheme, logits, classes, shifts, TrainingSettings())[1].mean()
+    return image_losses(model.scheme, logits, classes, shifts, TrainingSettings())[1].mean()
 
 
 def moved(parameters: list[nn.Parameter]) -> bool:

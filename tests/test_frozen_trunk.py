@@ -28,8 +28,8 @@ from flwr.app import Context, RecordDict
 from fedderm import config, messages, site_tasks
 from fedderm.inference import extract_features, score_images
 from fedderm.model.cascade import Cascade
+from fedderm.model.dropout import PackedDropout
 from fedderm.model.frozen import frozen_trunk, initial_model
-from fedderm.model.heads import PackedDropout
 from fedderm.model.state import load_arrays, to_arrays
 from fedderm.node import open_site, worker_model
 from fedderm.predictor import Predictor

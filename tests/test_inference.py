@@ -7,7 +7,7 @@ from test_cascade import network
 
 from fedderm import inference
 from fedderm.batches import to_input
-from fedderm.inference import batches, extract_features, predict_logits, score_images
+from fedderm.inference import batches, extract_features, images_at_once, predict_logits, score_images
 
 
 def pixels(count: int = 21, side: int = 32) -> np.ndarray:
@@ -35,11 +35,14 @@ def test_the_batch_size_does_not_show(batch: int, monkeypatch: pytest.MonkeyPatc
 
 
 def test_batches_shrink_as_images_grow_and_lose_none() -> None:
+    gpu, cpu = torch.device("cuda"), torch.device("cpu")
+    for side, on_gpu, on_cpu in ((64, 256, 16), (224, 256, 16), (448, 64, 16), (1024, 12, 3)):
+        assert (images_at_once(side, gpu), images_at_once(side, cpu)) == (on_gpu, on_cpu)
+    assert images_at_once(1, cpu) > 1e6
     rows = np.arange(1000)
-    for side, size in ((64, 256), (112, 256), (224, 64), (1024, 3)):
-        parts = list(batches(rows, side))
-        assert {len(part) for part in parts[:-1]} == {size}
-        np.testing.assert_array_equal(np.concatenate(parts), rows)
+    parts = list(batches(rows, 64))
+    assert {len(part) for part in parts[:-1]} == {64}
+    np.testing.assert_array_equal(np.concatenate(parts), rows)
     assert list(batches(rows[:0], 112)) == []
 
 

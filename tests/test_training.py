@@ -237,7 +237,7 @@ def test_an_infinite_step_is_noticed_within_fifty() -> None:
 def rates(done: float, warmth: float = 1.0, **changes: Any) -> list[float]:
     """Return trunk's and heads' learning rates."""
     model = network()
-    optimizer = _optimizer(model, settings(**changes))
+    optimizer = _optimizer(model, settings(**changes), torch.device("cpu"))
     _set_rate(optimizer, settings(**changes), done, warmth)
     return sorted({group["lr"] for group in optimizer.param_groups})
 
@@ -258,7 +258,7 @@ def test_a_rounds_rate_is_its_place_in_the_whole() -> None:
 def test_only_weights_decay() -> None:
     """Biases and the norms' scales have no gradient here: what still moves them is decay."""
     model = network()
-    optimizer = _optimizer(model, settings(weight_decay=0.5, head_factor=2))
+    optimizer = _optimizer(model, settings(weight_decay=0.5, head_factor=2), torch.device("cpu"))
     start = copy.deepcopy(model.state_dict())
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)

@@ -10,6 +10,7 @@ from fedderm.comparison.job import Job
 from fedderm.comparison.kept_settings import refuse_other_settings
 from fedderm.comparison.plan import Cell, cells_of, folds_of
 from fedderm.comparison.schedule import CellObserver, Order, run_cells
+from fedderm.gpu_sharing import settled
 from fedderm.preparation import (
     PreparationObserver,
     Prepared,
@@ -18,6 +19,7 @@ from fedderm.preparation import (
     load_sites,
     open_caches,
 )
+from fedderm.runtime import Resources
 from fedderm.settings import Experiment
 from sites.errors import OneClassOnly, SiteError
 from sites.giving_way import AuditRefused
@@ -50,10 +52,24 @@ def run_comparison(folder: ComparisonFolder, observer: ComparisonObserver) -> li
         _cache_features(waiting, observer)
         orders = _orders(folder, waiting, prepared)
         log_file = folder.path / "workers.log"
-        run_cells(orders, folder.experiment.resources, log_file, _Recorder(records, observer))
+        if orders:
+            resources = _resources(folder, waiting, observer)
+            run_cells(orders, resources, log_file, _Recorder(records, observer))
     finally:
         folder.run.end_sitting()
     return records.rows()
+
+
+def _resources(folder: ComparisonFolder, waiting: Sequence[Cell], observer: ComparisonObserver) -> Resources:
+    """Return what the cells may use, the neediest of them where a GPU's memory has to be measured."""
+    distinct = {
+        (one.model.model_dump_json(), one.training.batch_size, one.training.trunk, one.strategy.name): one
+        for one in (cell.experiment for cell in waiting)
+    }
+    if folder.experiment.resources.gpus_per_site != "auto":
+        return folder.experiment.resources
+    found = [settled(one, len(waiting), observer.progress, observer.say) for one in distinct.values()]
+    return max(found, key=lambda one: float(one.gpus_per_site))
 
 
 def prepare_folds(

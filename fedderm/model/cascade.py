@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from fedderm.model.backbones import build_backbone, check_size
+from fedderm.model.dropout import BatchDropout
 from fedderm.model.heads import Heads, Logits
 from fedderm.settings import ModelSettings
 
@@ -36,7 +37,7 @@ class Cascade(Heads):
         if pretrained:  # where a model is made, not where it is loaded
             check_size(backbones[0], settings.backbone, settings.image_size)
         super().__init__(settings, backbones[0].features)
-        self.dropout = nn.Dropout(settings.dropout)
+        self.dropout = BatchDropout(settings.dropout)
         self.trunks = nn.ModuleList(backbone.network for backbone in backbones)
         for name, values in (("mean", backbones[0].mean), ("std", backbones[0].std)):
             self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)

@@ -9,6 +9,7 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from fedderm.model.dropout import BatchDropout, PackedDropout
 from fedderm.settings import ModelSettings
 
 MALIGNANT_CLASSES = 3
@@ -28,7 +29,7 @@ class Heads(nn.Module):
         """Build the heads for trunks of ``features`` features."""
         super().__init__()
         self.scheme = settings.scheme
-        self.dropout: nn.Module = PackedDropout(settings.dropout)
+        self.dropout: BatchDropout = PackedDropout(settings.dropout)
         self.triage = _zero_linear(features, 1)
         if settings.scheme != "binary":
             self.differentiation = _zero_linear(features, MALIGNANT_CLASSES)
@@ -66,29 +67,6 @@ class Heads(nn.Module):
         """Return the parameters of the heads."""
         trunk = {id(parameter) for parameter in self.trunk_parameters()}
         return [parameter for parameter in self.parameters() if id(parameter) not in trunk]
-
-
-class PackedDropout(nn.Module):
-    """Dropout that draws eight values with one number.
-
-    Beside two linear layers torch's own, which draws each value alone, takes most of a step's time on a CPU.
-    ``p`` is rounded to a multiple of 1 / 256. Draws come from torch's global generator.
-    """
-
-    def __init__(self, p: float) -> None:
-        """Drop values with probability ``p`` and scale the others by 1 / (1 - p), while training."""
-        super().__init__()
-        self.dropped = min(255, round(p * 256))
-
-    def forward(self, values: Tensor) -> Tensor:
-        """Return ``values`` with some set to zero, or as they are outside of training."""
-        if not self.training or not self.dropped:
-            return values
-        count = values.numel()
-        numbers = torch.empty(-(-count // 8), dtype=torch.int64, device=values.device).random_(-(2**63), None)
-        octets = numbers.view(torch.uint8)[:count].view(values.shape)
-        kept = (octets >= self.dropped).to(values.dtype)
-        return values * kept.mul_(256 / (256 - self.dropped))
 
 
 def _zero_linear(inputs: int, outputs: int) -> nn.Linear:

@@ -1,0 +1,88 @@
+"""The gradient of a batch's mean loss: in one pass, or summed up over parts where memory asks for it."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from fedderm.batches import Batch
+from fedderm.devices import autocast, random_state, restore_random_state
+from fedderm.losses import image_losses
+from fedderm.memory_limits import MemoryLimit, fits
+from fedderm.model.dropout import dropouts
+from fedderm.model.heads import Heads
+from fedderm.training_settings import TrainingSettings
+
+
+class BatchGradient:
+    """Adds a batch's gradient to the parameters' own.
+
+    Where the device's memory does not hold the batch it is worked off in halves, quarters, ... whose
+    gradients add up to the same, but for rounding: the loss is a mean over the whole batch, images are
+    augmented as they would have been, and dropout before the heads drops the same values. What fitted is
+    remembered with the model. A backbone's own random layers (Swin's stochastic depth) draw anew.
+    """
+
+    def __init__(self, model: Heads, settings: TrainingSettings, side: int) -> None:
+        """Prepare for images of ``side`` pixels (features: 1)."""
+        self._model = model
+        self._settings = settings
+        self._device = next(model.parameters()).device
+        self._limit = MemoryLimit(model, "training", side, settings.precision)
+        self._dropouts = dropouts(model)
+        self._indivisible = settings.norm_statistics == "local" and any(
+            isinstance(module, _BatchNorm) for module in model.modules()
+        )
+
+    def micro_batch(self, count: int) -> int:
+        """Return how many images of a batch of ``count`` go through the network at a time."""
+        return count if self._indivisible else self._limit.largest(count)
+
+    def add(self, batch: Batch, classes: Tensor, shifts: Tensor) -> Tensor:
+        """Add the gradient for ``classes`` (B,) and ``shifts`` (B, 4) of the loss.
+
+        Gradients that are there already are lost where memory gives out. Return the batch's mean loss and
+        its triage loss, (2,) in float64 on the device. Raises ValueError where memory does not hold one
+        image, or the batch cannot be divided.
+        """
+        count = len(classes)
+        random = random_state(self._device)
+        while True:
+            parts = [slice(0, count)] if self._indivisible else self._limit.parts(count)
+            losses: list[Tensor] = []
+            if fits(lambda: self._work_off(batch, classes, shifts, parts, losses)):  # noqa: B023
+                return torch.stack(losses).sum(dim=0)
+            losses.clear()
+            self._model.zero_grad(set_to_none=True)
+            restore_random_state(random, self._device)
+            if self._indivisible:
+                raise ValueError(
+                    f"the memory of the device does not hold a batch of {count} images, and "
+                    "training.norm_statistics: local wants the whole batch's statistics; lower "
+                    "training.batch_size or model.image_size, or set norm_statistics to frozen"
+                )
+            self._limit.halve(parts[0].stop)
+
+    def _work_off(
+        self, batch: Batch, classes: Tensor, shifts: Tensor, parts: Sequence[slice], losses: list[Tensor]
+    ) -> None:
+        try:
+            for part in parts:
+                if len(parts) > 1:
+                    for dropout in self._dropouts:
+                        dropout.take_part(part, len(classes))
+                share = (part.stop - part.start) / len(classes)
+                losses.append(self._part(batch, part, classes[part], shifts[part], share))
+        finally:
+            for dropout in self._dropouts:
+                dropout.take_whole()
+
+    def _part(self, batch: Batch, part: slice, classes: Tensor, shifts: Tensor, share: float) -> Tensor:
+        inputs = batch.inputs(part, self._settings.augmentation, self._device)
+        with autocast(self._device, self._settings.precision):
+            logits = self._model(inputs)
+        losses = image_losses(self._model.scheme, logits, classes, shifts, self._settings)
+        triage, loss = (one.mean() * share for one in losses)  # a share of one leaves the mean as it is
+        loss.backward()  # type: ignore[no-untyped-call]
+        return torch.stack([loss.detach(), triage.detach()]).double()
