@@ -1,4 +1,4 @@
-"""What a benchmark finds, one row a claim: the limit, fedderm, plain Flower, the target and whether it is met."""
+"""What a benchmark finds, one row a claim: limit, fedderm, plain Flower, target, and whether it is met."""
 
 import argparse
 import json
@@ -77,7 +77,7 @@ def table(claims: Sequence[Claim]) -> str:
     ]
     lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
     notes = [f"- {one.what}: {one.note}" for one in claims if one.note]
-    return "\n".join(lines + ([""] + notes if notes else []))
+    return "\n".join(lines + (["", *notes] if notes else []))
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:

@@ -39,7 +39,7 @@ def fit(n: Sequence[float], seconds: Sequence[float], degree: int) -> Fit:
 
 
 def quadratic_share(n: Sequence[float], seconds: Sequence[float]) -> float:
-    """Return which part of the cost at the most sites is quadratic, by the parabola; 0 where it bends down."""
+    """Return which part of the cost at the most sites is quadratic; 0 where the parabola bends down."""
     most = max(n)
     parabola = fit(n, seconds, 2)
     return max(0.0, parabola.coefficients[2] * most**2 / parabola.at(most))

@@ -3,9 +3,9 @@
 The clock starts in the worker's process when ``train_locally`` returns, and stops in the server's when the
 model is part of the mean: copying the state, packing, the way to the server, every check, and the addition.
 The times come from ``time.monotonic``, one clock for all processes of a machine. One worker trains one
-two-image step a site on 32 pixels, so that no reply waits for another. fedderm's rounds are over one site (its
-reply opens the mean) and over three (those after the first are added to it); the slower of the two medians
-counts. Plain Flower's and the limit's are over one site, until the mean of that one is ready.
+two-image step a site on 32 pixels, so that no reply waits for another. fedderm's rounds are over one site
+(its reply opens the mean) and over three (those after the first are added to it); the slower of the two
+medians counts. Plain Flower's and the limit's are over one site, until the mean of that one is ready.
 
     python -m benchmarks.reply
 """

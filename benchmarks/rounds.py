@@ -1,10 +1,11 @@
 """Steady seconds of a round of training: fedderm beside the limit and beside plain Flower.
 
 The systems take turns, each in fresh processes, with the same pixels, seeds, threads and number of workers.
-Timed is a whole round, from its begin to the begin of the next: messages, local training, mean, and in fedderm
-also the check of every reply and the round's model, metrics and state on disk. The first round of a system is
-dropped, because lazy things happen in it; the rest count by their median. Sites are not evaluated between
-rounds (``evaluation.every``). The limit: benchmarks/systems/limit.py; plain Flower: plain_flower.py there.
+Timed is a whole round, from its begin to the begin of the next: messages, local training, mean, and in
+fedderm also the check of every reply and the round's model, metrics and state on disk. The first round of a
+system is dropped, because lazy things happen in it; the rest count by their median. Sites are not evaluated
+between rounds (``evaluation.every``). The limit and plain Flower: limit.py and plain_flower.py in
+benchmarks/systems.
 
 First of all the final weights must be equal, to 1e-5: they are, where all systems did the same work.
 EfficientNet multiplies rounding errors, so its difference is told and not judged.

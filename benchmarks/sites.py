@@ -1,10 +1,10 @@
 """Seconds of a round as sites grow from 4 to 256: tiny net, one step of eight images at every site.
 
-One federation of as many sites as the largest number; rounds are held over the first 4, 8, 16, ... of them, by
-fedderm's own ``train_round`` over its own grid, by plain Flower (which draws as many), and at the limit. The
-training is the same for every site, so that what grows faster than the limit is the cost of federating. Of each
-number of sites the first round is dropped, the others count by their median. Least squares of a line and of a
-parabola are printed with what they leave, and which part of the cost at the most sites is quadratic.
+One federation of as many sites as the largest number; rounds are held over the first 4, 8, 16, ... of them,
+by fedderm's own ``train_round`` over its own grid, by plain Flower (which draws as many), and at the limit.
+The training is the same for every site, so that what grows faster than the limit is the cost of federating.
+Of each number of sites the first round is dropped, the others count by their median. Least squares of a line
+and of a parabola are printed with what they leave, and which part of the cost at the most sites is quadratic.
 
     python -m benchmarks.sites
 """
@@ -42,9 +42,7 @@ def measure(
         )
         bench = Bench(experiment, Path(name))
         found = {system: bench.run(system, counts).measured for system in systems}
-    return {
-        system: [median_seconds(one.steady(count)) for count in counts] for system, one in found.items()
-    }
+    return {system: [median_seconds(one.steady(count)) for count in counts] for system, one in found.items()}
 
 
 def show(counts: Sequence[int], seconds: dict[str, list[float]]) -> None:

@@ -1,8 +1,8 @@
 """The limit: worker processes that do the same local training and add up weighted models; nothing else.
 
 As many persistent processes as fedderm's workers, each with its own sites from the first round on, their
-pixels and its model open. The global model and each worker's partial sum lie in shared memory, so that a round
-moves no model through a pipe: what is sent are a round's number and the times of its trainings.
+pixels and its model open. The global model and each worker's partial sum lie in shared memory, so that a
+round moves no model through a pipe: what is sent are a round's number and the times of its trainings.
 """
 
 import os

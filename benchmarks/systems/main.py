@@ -1,7 +1,7 @@
 """One system in a process of its own: ``python -m benchmarks.systems.main SYSTEM FOLDER [COUNT...]``.
 
 Reads ``experiment.json`` in the folder and writes ``SYSTEM.json`` and ``SYSTEM.safetensors``. Without counts
-fedderm does a whole run, and the others train all sites; with counts each trains so many of the sites in turn.
+fedderm does a whole run, and the others train all sites; with counts each trains so many of them in turn.
 """
 
 import sys

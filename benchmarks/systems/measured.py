@@ -80,7 +80,7 @@ class Measured:
         return cls(rounds, read_arrays(path.with_suffix(".safetensors")))
 
 
-class Unequal(ValueError):
+class Unequal(ValueError):  # noqa: N818 - says what is wrong
     """Two systems that should have done the same ended with different models."""
 
 
@@ -111,8 +111,8 @@ def require_equal(models: Mapping[str, Arrays], reference: str, tolerance: float
         apart = largest_difference(arrays, models[reference])
         if not apart <= tolerance:
             raise Unequal(
-                f"the final weights of {name} and {reference} differ by {apart:.2g}, more than {tolerance:g}: "
-                "they did not do the same work, so their times are not compared"
+                f"the final weights of {name} and {reference} differ by {apart:.2g}, more than "
+                f"{tolerance:g}: they did not do the same work, so their times are not compared"
             )
         found[name] = apart
     return found

@@ -26,7 +26,7 @@ from strategies.catalogue import WEIGHT
 from strategies.exchange import Member
 from strategies.fedavg import StreamingFedAvg
 from strategies.round_settings import RoundSettings
-from strategies.rounds import RoundResult, train_round
+from strategies.rounds import train_round
 
 
 class Stages(Quiet):
@@ -81,30 +81,13 @@ class NotedFedAvg(StreamingFedAvg):
 
 
 def rounds_alone(experiment: Experiment, counts: Sequence[int]) -> Measured:
-    """Return rounds over the first sites, as many as each of ``counts`` says; each begins with the first
-    model.
-
-    The server's real round over the real grid, after a real roll call, without the rest of a run.
-    """
+    """Return rounds over the first sites, without the rest of a run: see ``serve``."""
     server, found = ServerApp(), list[Measured]()
 
     @server.main()
     def main(grid: Grid, context: Context) -> None:
         del context
-        folder = RunFolder.create(experiment)
-        session = Session(grid, folder, Stages(), stop_requested, secrets.token_hex(16), {})
-        members = training_members(session, roll_call(session))
-        rounds: list[Round] = []
-        final: Arrays = {}
-        for count in counts:
-            arrays = messages.to_record(first_model(experiment).arrays)
-            for number in numbers(experiment):
-                noted, result = _round(session, members[:count], number, arrays)
-                rounds.append(noted)
-                arrays = result.arrays
-                del result
-            final = {name: array.copy() for name, array in messages.from_record(arrays).items()}
-        found.append(Measured(rounds, final))
+        found.append(serve(grid, experiment, counts))
 
     simulate(
         server,
@@ -117,9 +100,28 @@ def rounds_alone(experiment: Experiment, counts: Sequence[int]) -> Measured:
     return found[0]
 
 
+def serve(grid: Grid, experiment: Experiment, counts: Sequence[int]) -> Measured:
+    """Return the server's real rounds, after a real roll call, over as many sites as each of ``counts`` says.
+
+    Each count begins with the first model.
+    """
+    folder = RunFolder.create(experiment)
+    session = Session(grid, folder, Stages(), stop_requested, secrets.token_hex(16), {})
+    members = training_members(session, roll_call(session))
+    rounds: list[Round] = []
+    final: Arrays = {}
+    for count in counts:
+        arrays = messages.to_record(first_model(experiment).arrays)
+        for number in numbers(experiment):
+            noted, arrays = _round(session, members[:count], number, arrays)
+            rounds.append(noted)
+        final = {name: array.copy() for name, array in messages.from_record(arrays).items()}
+    return Measured(rounds, final)
+
+
 def _round(
     session: Session, members: Sequence[Member], number: int, arrays: ArrayRecord
-) -> tuple[Round, RoundResult]:
+) -> tuple[Round, ArrayRecord]:
     strategy, settings = NotedFedAvg(), session.experiment.strategy
     begin = time.monotonic()
     result = train_round(
@@ -135,7 +137,7 @@ def _round(
         should_stop=stop_requested,
     )
     end = time.monotonic()
-    return Round(begin, end, _trained(result.metrics), strategy.added, len(members)), result
+    return Round(begin, end, _trained(result.metrics), strategy.added, len(members)), result.arrays
 
 
 def _trained(metrics: Mapping[str, Mapping[str, Any]]) -> list[Training]:

@@ -4,6 +4,7 @@ import os
 import secrets
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ SYSTEMS: Final = (LIMIT, OURS, FLOWER)
 _ROOT: Final = Path(__file__).resolve().parents[2]
 
 
-class Failed(RuntimeError):
+class Failed(RuntimeError):  # noqa: N818 - says what happened
     """A measured system did not come to its end."""
 
 
@@ -34,6 +35,14 @@ class Result:
 
     measured: Measured
     memory: Sequence[Sample] = ()
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A process that came to its end: seconds from its start to its exit, and its memory if asked for."""
+
+    seconds: float
+    memory: Sequence[Sample]
 
 
 class Bench:
@@ -53,20 +62,21 @@ class Bench:
         """
         print(f"  {system} ...", file=sys.stderr, flush=True)
         command = ["-m", "benchmarks.systems.main", system, str(self._folder), *map(str, counts)]
-        samples = marked_process(command, self._folder / f"{system}.log", interval)
-        return Result(Measured.load(self._folder / f"{system}.json"), samples)
+        ended = marked_process(command, self._folder / f"{system}.log", interval)
+        return Result(Measured.load(self._folder / f"{system}.json"), ended.memory)
 
 
 def marked_process(
     arguments: Sequence[str], log: Path, interval: float | None = None, cwd: Path = _ROOT, **variables: str
-) -> Sequence[Sample]:
-    """Run Python with ``arguments`` to its end and return samples of its memory, none without ``interval``.
+) -> Ended:
+    """Run Python with ``arguments`` to its end; its memory is sampled every ``interval`` seconds, if given.
 
     Whatever it leaves running is ended. Raises Failed where its exit code is not 0.
     """
     mark = secrets.token_hex(8)
     environment = {**os.environ, MARK: mark, "PYTHONPATH": str(_ROOT), **variables}
     samples: Sequence[Sample] = ()
+    start = time.monotonic()
     with log.open("w", encoding="utf-8") as said:
         process = subprocess.Popen(
             [sys.executable, *arguments], cwd=cwd, env=environment, stdout=said, stderr=subprocess.STDOUT
@@ -78,10 +88,10 @@ def marked_process(
                 with Watch(mark, process.pid, interval) as watch:
                     process.wait()
                 samples = watch.samples
+            seconds = time.monotonic() - start
         finally:
             end_marked(mark)
     if process.returncode:
         end = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:])
         raise Failed(f"{' '.join(arguments)} ended with exit code {process.returncode}:\n{end}")
-    return samples
-
+    return Ended(seconds, samples)
