@@ -19,6 +19,8 @@ from typing import Final, NamedTuple, Self
 MARK: Final = "FEDDERM_BENCHMARK"
 """A variable that all processes of one measured system inherit."""
 _SHARED: Final = Path("/dev/shm")
+_SEARCH: Final = 0.5
+"""Seconds between two searches for the group's processes, which cost more than a look at their memory."""
 
 
 class Held(NamedTuple):
@@ -104,9 +106,12 @@ class Watch:
         self._thread.join()
 
     def _look(self) -> None:
+        pids, searched = [self._server], float("-inf")
         while not self._over.wait(self._interval):
+            if time.monotonic() - searched >= _SEARCH:
+                pids, searched = marked(self._mark), time.monotonic()
             held = {}
-            for pid in marked(self._mark):
+            for pid in pids:
                 with contextlib.suppress(OSError, ValueError):  # it has ended meanwhile
                     held[pid] = parse_rollup(Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii"))
             if held:
