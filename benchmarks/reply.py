@@ -1,0 +1,74 @@
+"""Seconds of one ViT-B/16 reply (86 M parameters, 343 MB), from trained in the worker to added at the server.
+
+The clock starts in the worker's process when ``train_locally`` returns, and stops in the server's when the
+model is part of the mean: copying the state, packing, the way to the server, every check, and the addition.
+The times come from ``time.monotonic``, one clock for all processes of a machine. One worker trains one
+two-image step a site on 32 pixels, so that no reply waits for another. fedderm's rounds are over one site
+(its reply opens the mean) and over three (those after the first are added to it); the slower of the two
+medians counts. Plain Flower's and the limit's are over one site, until the mean of that one is ready.
+
+    python -m benchmarks.reply
+"""
+
+import tempfile
+from pathlib import Path
+from statistics import median
+from typing import Final
+
+from benchmarks.claims import Claim, parser, report, told
+from benchmarks.systems import data
+from benchmarks.systems.running import FLOWER, LIMIT, OURS, Bench
+
+TARGET: Final = 0.15
+SITES: Final = 3
+
+
+def measure(backbone: str, rounds: int) -> Claim:
+    """Return the claim about a reply with this backbone's weights."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as name:
+        experiment = data.experiment(
+            Path(name),
+            [2] * SITES,
+            32,
+            1,
+            rounds=rounds,
+            model={"backbone": backbone},
+            training={"batch_size": 2, "local_steps": 1},
+        )
+        bench = Bench(experiment, Path(name))
+        ours = bench.run(OURS, [1, SITES]).measured
+        others = {system: bench.run(system, [1]).measured for system in (LIMIT, FLOWER)}
+    parameters = sum(array.size for array in ours.arrays.values())
+    print(f"{backbone}: {parameters / 1e6:.1f} M parameters; seconds from trained to added, median (range)")
+    first = [one for done in ours.steady(1) for one in done.replies()]
+    later = [one for done in ours.steady(SITES) for one in done.replies()[1:]]
+    seconds = {"fedderm, the mean's first": first, "fedderm, a later one": later}
+    alone = {
+        system: [one for done in measured.steady() for one in done.replies()]
+        for system, measured in others.items()
+    }
+    for title, found in {**seconds, **alone}.items():
+        print(f"  {title:26} {median(found):.3f} ({min(found):.3f} to {max(found):.3f}, n = {len(found)})")
+    return Claim(
+        what=f"one {parameters / 1e6:.0f} M-parameter reply, trained to added",
+        unit="s",
+        ours=max(median(first), median(later)),
+        limit=median(alone[LIMIT]),
+        flower=median(alone[FLOWER]),
+        target=TARGET,
+    )
+
+
+def main() -> None:
+    """Print the seconds and the claim."""
+    arguments = parser(__doc__)
+    arguments.add_argument("--rounds", type=int, default=6)
+    asked = arguments.parse_args()
+    backbone, rounds = ("test_vit", 2) if asked.quick else ("vit_b16", asked.rounds)
+    if rounds < 2:
+        arguments.error("the first round is dropped: give two or more")
+    report([measure(backbone, rounds)], asked)
+
+
+if __name__ == "__main__":
+    told(main)

@@ -1,0 +1,39 @@
+"""One system in a process of its own: ``python -m benchmarks.systems.main SYSTEM FOLDER [COUNT...]``.
+
+Reads ``experiment.json`` in the folder and writes ``SYSTEM.json`` and ``SYSTEM.safetensors``. Without counts
+fedderm does a whole run, and the others train all sites; with counts each trains so many of them in turn.
+"""
+
+import sys
+from pathlib import Path
+
+from benchmarks.systems.measured import Measured
+from fedderm.config import from_json
+from fedderm.settings import Experiment
+
+
+def run(system: str, experiment: Experiment, counts: list[int]) -> Measured:
+    """Return what the system did; imports only what it needs."""
+    everyone = counts or [len(experiment.sites)]
+    if system == "limit":
+        from benchmarks.systems import limit
+
+        return limit.run(experiment, everyone)
+    if system == "Flower":
+        from benchmarks.systems import plain_flower
+
+        return plain_flower.run(experiment, everyone)
+    from benchmarks.systems import ours
+
+    return ours.rounds_alone(experiment, counts) if counts else ours.whole_run(experiment)
+
+
+def main() -> None:
+    """Run one system."""
+    system, folder, *counts = sys.argv[1:]
+    experiment = from_json((Path(folder) / "experiment.json").read_text(encoding="utf-8"))
+    run(system, experiment, [int(one) for one in counts]).save(Path(folder) / f"{system}.json")
+
+
+if __name__ == "__main__":
+    main()
