@@ -40,6 +40,15 @@ def site_of_node(experiment: Experiment, node_config: Mapping[str, Any]) -> Site
     return experiment.sites[position]
 
 
+def is_site_file(path: Path) -> bool:
+    """Return whether a YAML file describes one site rather than an experiment; not, where it is no YAML."""
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return False
+    return isinstance(raw, dict) and "source" in raw and "sites" not in raw
+
+
 def read_site_file(path: Path) -> Site:
     """Return the site a hospital describes in its own YAML file; its relative ``path`` starts at that file.
 

@@ -62,7 +62,7 @@ _ELEMENTS: Final = (
 )
 _PIXELS: Final = ("PixelData", "ExtendedOffsetTable", "ExtendedOffsetTableLengths")
 # What pydicom and its decoders raise for a file that is not as it should be.
-_BROKEN: Final = (
+BROKEN: Final = (
     AttributeError,
     ValueError,
     RuntimeError,
@@ -104,7 +104,7 @@ def read_dicom(path: Path, max_pixels: int) -> NDArray[np.uint8]:
     whole = read_elements(path, (*_ELEMENTS, *_PIXELS), pixels=True)
     try:
         return _to_rgb(_samples(whole), header)
-    except _BROKEN as error:
+    except BROKEN as error:
         raise _damaged(path, error) from None
 
 
@@ -119,7 +119,7 @@ def read_elements(path: Path, keywords: tuple[str, ...] | None, pixels: bool = F
         found: Dataset = dcmread(path, stop_before_pixels=not pixels, specific_tags=wanted)
     except OSError as error:
         raise out_of_reach(path, error) from None
-    except _BROKEN:  # its words may repeat the header's
+    except BROKEN:  # its words may repeat the header's
         raise ImageUnreadable(f"{path}: its DICOM header is damaged; export it again") from None
     return found
 
@@ -238,7 +238,7 @@ def _to_rgb(samples: NDArray[Any], header: "Dataset") -> NDArray[np.uint8]:
 
 def _eight_bits(samples: NDArray[Any], bits: int) -> NDArray[np.uint8]:
     levels = samples if bits == 8 else np.rint(samples * (255 / (2**bits - 1)))
-    return np.clip(levels, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(levels, 0, 255), dtype=np.uint8)
 
 
 def _damaged(path: Path, error: Exception) -> ImageUnreadable:
