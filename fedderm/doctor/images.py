@@ -102,11 +102,12 @@ def _identifiers(headers: list[ImageHeader]) -> Iterator[Finding]:
             "takes their pixels and nothing else, but clear them before you give a file to anyone",
         )
     if named := sum(header.named_after_patient for header in headers):
+        told = "1 file name holds" if named == 1 else f"{named} file names hold"
         yield Finding(
             "look",
             "identifiers",
-            f"{counted(named, 'file name')} hold the patient's name or number; file names are image ids and "
-            "stand in caches and lists on this machine: rename the files and the table's image_id",
+            f"{told} the patient's name or number; file names are image ids and stand in caches and lists on "
+            "this machine: rename the files, and image_id in the table",
         )
 
 

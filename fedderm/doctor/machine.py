@@ -26,7 +26,7 @@ def examine_machine(examination: Examination) -> Iterator[Finding]:
 def _disk(work_dir: Path) -> Finding:
     place = next(one for one in (work_dir, *work_dir.parents) if one.exists())
     free = shutil.disk_usage(place).free
-    if not os.access(place, os.W_OK):
+    if not (place.is_dir() and os.access(place, os.W_OK)):
         return Finding(
             "stops",
             "machine",

@@ -54,7 +54,9 @@ def _leniently(site: Site, work: Callable[[Site], Opened], findings: list[Findin
         return work(site)
     except SiteError as error:
         findings.append(Finding("stops", "table", " ".join(str(error).split())))
+    except OSError as error:
+        findings.append(Finding("stops", "machine", f"{error.filename}: {error.strerror}; see to that place"))
     try:
         return work(site.model_copy(update={"max_unreadable": 1.0}))
-    except SiteError:
+    except (SiteError, OSError):
         return None
