@@ -173,12 +173,21 @@ def test_json_holds_the_same_findings_and_nothing_else(tmp_path: Path) -> None:
     clinic(tmp_path, rows=40, malignant=16)
     path = site_file(tmp_path)
     page, told = fedderm("sites", "doctor", path), fedderm("sites", "doctor", path, "--json")
-    ((title, findings),) = json.loads(told.out).items()
-    assert title == "our_clinic (held-out, folder)"
-    steady = {"machine", "clock"}
-    printed = [(f["level"], f["sentence"]) for f in findings if f["about"] not in steady]
-    assert printed == [line for line in lines(page) if line in printed]
-    assert {"images", "identifiers", "table", "counts", "machine", "clock"} == {f["about"] for f in findings}
+    document = json.loads(told.out)
+    assert document["could_start"] is True
+    of_site = [(f["level"], f["sentence"]) for f in document["findings"] if f["site"] == "our_clinic"]
+    assert of_site == [line for line in lines(page) if line in of_site]
+    of_machine = {f["about"] for f in document["findings"] if f["site"] is None}
+    assert of_machine == {"machine", "clock"}
+    assert len(of_site) + 4 == len(lines(page)), "disk, memory, GPU and clock"
+
+
+def test_json_of_a_site_that_cannot_start(tmp_path: Path) -> None:
+    told = fedderm("sites", "doctor", site_file(tmp_path), "--json")
+    assert told.code == 2
+    document = json.loads(told.out)
+    assert document["could_start"] is False
+    assert "clinic does not exist" in document["findings"][0]["sentence"]
 
 
 def test_several_sites_share_one_look_at_the_machine(tmp_path: Path) -> None:

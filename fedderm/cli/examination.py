@@ -1,7 +1,6 @@
 """What ``fedderm sites doctor`` does: one page of findings, or the same as JSON for a script."""
 
 import json
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -24,13 +23,18 @@ from sites.catalogue import Site
 from sites.words import counted
 
 _COLOURS = {"stops": "red", "look": "yellow", "fine": "green"}
-_MACHINE = "this machine"
 
 
 @dataclass(frozen=True)
 class _Section:
-    title: str
+    site: Site | None
+    """None: the machine, and the way from it to the coordinator."""
     findings: list[Finding]
+
+    @property
+    def title(self) -> str:
+        site = self.site
+        return "this machine" if site is None else f"{site.name} ({site.role}, {site.source})"
 
 
 def examine_sites(
@@ -42,22 +46,18 @@ def examine_sites(
     """
     sites, examination = _subjects(path, data_root, only)
     with Console(errors() if as_json else output()) as console:
-        sections = [
-            _Section(
-                f"{site.name} ({site.role}, {site.source})", examine_site(site, examination, console.progress)
-            )
-            for site in sites
-        ]
+        sections = [_Section(site, examine_site(site, examination, console.progress)) for site in sites]
         machine = list(examine_machine(examination))
         if coordinator is not None:
             console.progress(f"connect to {coordinator}", 0, 1)
             machine.append(examine_connection(coordinator))
-    if len(sections) == 1:
-        sections[0].findings.extend(machine)
+    sections.append(_Section(None, machine))
+    could_start = not any(finding.level == "stops" for section in sections for finding in section.findings)
+    if as_json:
+        _print_json(sections, could_start)
     else:
-        sections.append(_Section(_MACHINE, machine))
-    (_print_json if as_json else _print_page)(sections)
-    return not any(finding.level == "stops" for section in sections for finding in section.findings)
+        _print_page(sections)
+    return could_start
 
 
 def _subjects(path: Path, data_root: Path | None, only: str | None) -> tuple[list[Site], Examination]:
@@ -73,24 +73,27 @@ def _subjects(path: Path, data_root: Path | None, only: str | None) -> tuple[lis
     return chosen, examination
 
 
-def _print_page(sections: Iterable[_Section]) -> None:
+def _print_page(sections: list[_Section]) -> None:
+    """Print the sections; a hospital's one site and its machine are one list, by weight."""
+    if len(sections) == 2:
+        site, machine = sections
+        sections = [_Section(site.site, [*site.findings, *machine.findings])]
     out = output()
-    levels = []
     for section in sections:
         out.print(section.title, style="bold")
         for finding in in_order_of_weight(section.findings):
-            out.print(
-                Text("  ").append(f"{finding.level:5}", style=_COLOURS[finding.level]), finding.sentence
-            )
-            levels.append(finding.level)
+            level = Text("  ").append(f"{finding.level:5}", style=_COLOURS[finding.level])
+            out.print(level, finding.sentence)
+    levels = [finding.level for section in sections for finding in section.findings]
     stops, looks = levels.count("stops"), levels.count("look")
     verdict = f"{counted(stops, 'thing')} must be mended first" if stops else "nothing must be mended"
     out.print(f"{verdict}; {counted(looks, 'thing')} to look at")
 
 
-def _print_json(sections: Iterable[_Section]) -> None:
-    document = {
-        section.title: [asdict(finding) for finding in in_order_of_weight(section.findings)]
+def _print_json(sections: list[_Section], could_start: bool) -> None:
+    findings = [
+        {"site": section.site.name if section.site else None, **asdict(finding)}
         for section in sections
-    }
-    print(json.dumps(document, indent=2, ensure_ascii=False))
+        for finding in in_order_of_weight(section.findings)
+    ]
+    print(json.dumps({"could_start": could_start, "findings": findings}, indent=2, ensure_ascii=False))

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from fedderm.doctor.counts import examine_counts
-from fedderm.doctor.findings import Examination, Finding, Progress
+from fedderm.doctor.findings import About, Examination, Finding, Progress
 from fedderm.doctor.images import examine_files, examine_pixels
 from fedderm.doctor.table import examine_table
 from fedderm.preparation import decoded, rendering_shown
@@ -21,12 +21,12 @@ def examine_site(site: Site, examination: Examination, progress: Progress) -> li
     Where the site would be refused, everything that can be told of what is left is told all the same.
     """
     findings: list[Finding] = []
-    loaded = _leniently(site, lambda one: _load(one, examination, progress), findings)
+    loaded = _leniently(site, lambda one: _load(one, examination, progress), findings, "table")
     if loaded is None:
         return findings
     data = loaded
     findings += examine_files(data, progress)
-    cache = _leniently(site, lambda one: _decode(one, data, examination, progress), findings)
+    cache = _leniently(site, lambda one: _decode(one, data, examination, progress), findings, "images")
     if cache is not None:
         data = decoded(data, cache)
         findings += examine_pixels(data, cache)
@@ -47,13 +47,15 @@ def _decode(site: Site, data: SiteData, examination: Examination, progress: Prog
     )
 
 
-def _leniently(site: Site, work: Callable[[Site], Opened], findings: list[Finding]) -> Opened | None:
+def _leniently(
+    site: Site, work: Callable[[Site], Opened], findings: list[Finding], about: About
+) -> Opened | None:
     """Return what the work makes of the site; where it refuses, note so and try without a limit on unreadable
     images, so that all of them can be named."""
     try:
         return work(site)
     except SiteError as error:
-        findings.append(Finding("stops", "table", " ".join(str(error).split())))
+        findings.append(Finding("stops", about, " ".join(str(error).split())))
     except OSError as error:
         findings.append(Finding("stops", "machine", f"{error.filename}: {error.strerror}; see to that place"))
     try:
