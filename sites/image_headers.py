@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from sites.dicom import BROKEN, begins_as_dicom, read_elements
+from sites.dicom import begins_as_dicom, judged, read_elements
 from sites.errors import out_of_reach
-from sites.images import FORMATS, check_file, unknown_kind
+from sites.images import BROKEN_FILE, FORMATS, check_file, unknown_kind
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -91,17 +91,21 @@ def read_header(path: Path | str) -> ImageHeader:
     path = Path(path)
     check_file(path)
     if begins_as_dicom(path):
-        dataset = read_elements(path, None)
-        kinds = frozenset(_kinds_in(dataset))
-        size = (int(dataset.get("Columns", None) or 0), int(dataset.get("Rows", None) or 0))
-        return ImageHeader(*size, kinds, _named_after_patient(path, dataset))
+        return _of_dicom(path)
     try:
         with Image.open(path, formats=FORMATS) as image:
             return ImageHeader(*image.size, frozenset(_kinds_of_picture(image)), False)
     except UnidentifiedImageError:
         raise unknown_kind(path) from None
-    except (OSError, SyntaxError, *BROKEN) as error:
+    except (OSError, *BROKEN_FILE) as error:
         raise out_of_reach(path, error) from None
+
+
+def _of_dicom(path: Path) -> ImageHeader:
+    dataset = read_elements(path, None)
+    with judged(path, "its DICOM header cannot be read"):
+        width, height = (int(dataset.get(name, None) or 0) for name in ("Columns", "Rows"))
+        return ImageHeader(width, height, frozenset(_kinds_in(dataset)), _named_after_patient(path, dataset))
 
 
 def _kinds_of_picture(image: Image.Image) -> Iterator[Kind]:
@@ -127,7 +131,7 @@ def _kinds_in(dataset: "Dataset") -> Iterator[Kind]:
         try:
             element = dataset[tag]
             inner = list(element.value) if element.VR == "SQ" else []
-        except (OSError, *BROKEN):  # one value that breaks its own rules does not hide the others
+        except Exception:  # one value that breaks its own rules does not hide the others
             continue
         for item in inner:
             yield from _kinds_in(item)

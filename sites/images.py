@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from sites.dicom import DICOM_SUFFIXES, begins_as_dicom, read_dicom
+from sites.dicom import DICOM_SUFFIXES, begins_as_dicom
+from sites.dicom_pixels import read_dicom
 from sites.errors import ImageUnreadable, out_of_reach
 
 Pixels: TypeAlias = NDArray[np.uint8]
@@ -29,7 +30,7 @@ FINGERPRINT_SIZE: Final = 64
 """Side of ``perceptual_fingerprint`` in cells."""
 
 FORMATS: Final = ("JPEG", "PNG", "TIFF", "BMP")
-_BROKEN_FILE: Final = (SyntaxError, ValueError, EOFError, TypeError, LookupError, struct.error, zlib.error)
+BROKEN_FILE: Final = (SyntaxError, ValueError, EOFError, TypeError, LookupError, struct.error, zlib.error)
 _BITS_PER_SAMPLE: Final = 258  # TIFF tag
 
 
@@ -38,8 +39,8 @@ def read_image(path: Path | str) -> Pixels:
 
     The first page of a multi-page file counts; EXIF rotation is applied; CMYK, grey, palette and 1-bit
     images become RGB; 12- and 16-bit grey is scaled by its bit depth, never stretched to its own range;
-    transparent images are laid on white, as image viewers show them. DICOM is told by its content, not its
-    name (``sites.dicom``). Raises ImageUnreadable for a missing, empty, truncated, foreign or huge file.
+    transparent images are laid on white, as image viewers show them. DICOM is told by its content
+    (``sites.dicom_pixels``). Raises ImageUnreadable for a missing, empty, truncated, foreign or huge file.
     """
     path = Path(path)
     check_file(path)
@@ -56,7 +57,7 @@ def read_image(path: Path | str) -> Pixels:
         raise unknown_kind(path) from None
     except ImageUnreadable:
         raise
-    except (OSError, *_BROKEN_FILE) as error:
+    except (OSError, *BROKEN_FILE) as error:
         raise out_of_reach(path, error) from None
 
 

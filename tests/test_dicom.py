@@ -1,7 +1,7 @@
 """DICOM photographs: every way of coding pixels gives the known pixels, and nothing but pixels comes out."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from sites.cache import PixelSettings, open_cache
 from sites.dicom import begins_as_dicom
 from sites.errors import ImageUnreadable
 from sites.folder import FolderSite
+from sites.image_headers import read_header
 from sites.images import content_hash, read_image
 
 SKIN = lesion_image(3, 60, 80)
@@ -199,9 +200,12 @@ UNUSABLE = {
         ),
         "is a Secondary Capture in grey",
     ),
-    "signed": (with_changes(PixelRepresentation=1), "8 bits, signed"),
-    "32 bits": (with_changes(BitsAllocated=32), "32 bits, unsigned"),
-    "other colours": (with_changes(PhotometricInterpretation="HSV"), "its colours are coded as HSV"),
+    "signed": (with_changes(PixelRepresentation=1), "8 of 8 bits, signed"),
+    "32 bits": (with_changes(BitsAllocated=32), "8 of 32 bits, unsigned"),
+    "other colours": (
+        with_changes(PhotometricInterpretation="HSV"),
+        "its colours are coded in",
+    ),
     "huge": (with_changes(Rows=65_000, Columns=65_000), "more than 80 megapixels"),
     "lossless JPEG": (with_syntax(uid.JPEGLosslessSV1), "JPEG Lossless.* no decoder here"),
     "JPEG-LS": (with_syntax(uid.JPEGLSLossless), "JPEG-LS.* no decoder here"),
@@ -223,6 +227,39 @@ def test_unusable_file_is_one_sentence_that_names_it_and_no_patient(tmp_path: Pa
     assert str(path) in sentence
     assert "\n" not in sentence
     assert not any(secret in sentence for secret in SECRETS)
+
+
+def damaged_files(folder: Path, count: int) -> Iterator[Path]:
+    """Yield files cut anywhere, or with up to seven bytes of header overwritten."""
+    datasets = [new_dataset(SKIN), jpeg(SKIN), jpeg2000(SKIN), rle(new_dataset(SKIN)), palette(16)]
+    sound = [save(dataset, folder / "sound.dcm").read_bytes() for dataset in datasets]
+    rng = np.random.default_rng(5)
+    for number in range(count):
+        content = bytearray(sound[number % len(sound)])
+        if number % 4 == 0:
+            content = content[: rng.integers(132, len(content))]
+        for at in rng.integers(132, min(len(content), 2200), rng.integers(1, 8)):
+            content[at] = rng.integers(0, 256)
+        (folder / "x.dcm").write_bytes(content)
+        yield folder / "x.dcm"
+
+
+@pytest.mark.filterwarnings("always")
+def test_what_is_damaged_is_one_sentence_without_a_word_of_the_header(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    """A wrong length makes a neighbour's value part of another element, which pydicom's own words repeat."""
+    told = []
+    for path in damaged_files(tmp_path, 300):
+        for read in (read_image, read_header):
+            try:
+                read(path)
+            except ImageUnreadable as error:
+                told.append(str(error))
+    assert len(told) > 50
+    assert all(len(sentence) < 400 and "\n" not in sentence for sentence in told)
+    told += [str(warning.message) for warning in recwarn]
+    assert not [sentence for sentence in told if any(secret in sentence for secret in SECRETS)]
 
 
 def test_colour_screens_and_vl_photographs_are_taken(tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def test_counts_say_what_they_allow(tmp_path: Path) -> None:
     assert "21 more; 8 can certify 69%" in told, "0.05 ** (1 / 8) = 0.688"
     lower, upper = wilson(7.2, 8)
     assert f"a sensitivity of 90% measured on them is known from {lower:.0%} to {upper:.0%}" in told
-    assert "test has no SCC and BCC lesion" in told
+    assert "test has no SCC or BCC lesion" in told
 
 
 def test_identifiers_of_image_files_are_counted_by_kind(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def examine_counts(data: SiteData, settings: EvaluationSettings) -> Iterator[Fin
         )
         absent = [name for name in CLASSES[1:] if not by_class[split][name]]
         if absent and size["positive_lesions"] and split in _WITHOUT:
-            named = " and ".join(absent)
+            named = " or ".join(absent)
             yield Finding("look", "counts", f"{split} has no {named} lesion: {_WITHOUT[split]}")
     malignant = {split: sum(n[name] for name in CLASSES[1:]) for split, n in by_class.items()}
     yield from _certifiable(malignant.get("calibration", 0), settings)

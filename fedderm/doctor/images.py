@@ -127,7 +127,8 @@ def _repeated(data: SiteData, cache: PixelCache) -> Iterator[Finding]:
     try:
         (_, given_up) = resolve([alone], audit([alone], {data.site.name: prints}))
     except SiteError as error:
-        yield Finding("stops", "images", " ".join(str(error).split()))
+        first, *others = (line.strip() for line in str(error).splitlines())
+        yield Finding("stops", "images", f"{first} {'; '.join(others)}".strip())
         return
     if lost := given_up[data.site.name]:
         yield Finding(
