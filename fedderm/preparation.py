@@ -2,7 +2,7 @@
 
 import io
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -114,7 +114,7 @@ def cache_features(
 def load_sites(experiment: Experiment, observer: PreparationObserver) -> list[SiteData]:
     """Return all sites' tables; simulated centres are rendered on the way."""
     loaded = []
-    with rendering_shown(observer):
+    with rendering_shown(observer.progress):
         for position, site in enumerate(experiment.sites, start=1):
             loaded.append(load_site(site, experiment.data_root, experiment.work_dir, experiment.seed))
             observer.progress("load sites", position, len(experiment.sites))
@@ -122,11 +122,11 @@ def load_sites(experiment: Experiment, observer: PreparationObserver) -> list[Si
 
 
 @contextmanager
-def rendering_shown(observer: PreparationObserver) -> Iterator[None]:
-    """Tell the observer how the rendering of simulated centres goes on."""
+def rendering_shown(tell: Callable[[str, int, int], None]) -> Iterator[None]:
+    """Tell how the rendering of simulated centres goes on: what, steps done, steps in all."""
 
     def progress(site: str, done: int, total: int) -> None:
-        observer.progress(f"{site}: render lesions", done, total)
+        tell(f"{site}: render lesions", done, total)
 
     before, simulated.progress = simulated.progress, progress
     try:

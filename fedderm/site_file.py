@@ -61,6 +61,15 @@ def with_own_weights(experiment: Experiment, name: str, node_config: Mapping[str
     return experiment.model_copy(update={"model": own})
 
 
+def is_site_file(path: Path) -> bool:
+    """Return whether a YAML file describes one site rather than an experiment; not, where it is no YAML."""
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return False
+    return isinstance(raw, dict) and "source" in raw and "sites" not in raw
+
+
 def read_site_file(path: Path) -> Site:
     """Return the site a hospital describes in its own YAML file; its relative ``path`` starts at that file.
 

@@ -24,8 +24,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from sites.acquisition import apply
 from sites.catalogue import MISSING, SiteData
 from sites.decoding import Decoded, NpyWriter, decode, in_order
-from sites.errors import SiteError
-from sites.images import FINGERPRINT_SIZE, Crop, ImageUnreadable, Pixels, shades_of_grey, to_square
+from sites.errors import ImageUnreadable, SiteError
+from sites.images import FINGERPRINT_SIZE, Crop, Pixels, shades_of_grey, to_square
 from sites.site import SiteSettings
 from sites.whole_folder import open_or_make
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 Kind = Literal["image", "lesion", "patient", "identical pixels", "near-identical pixels"]
 
 # ISIC 2019 renamed resized images; some tables give file names for ids.
-_DECORATION: Final = re.compile(r"(_downsampled)?(\.(jpe?g|png|tiff?|bmp))?$", re.IGNORECASE)
+_DECORATION: Final = re.compile(r"(_downsampled)?(\.(jpe?g|png|tiff?|bmp|dcm|dicom))?$", re.IGNORECASE)
 
 
 class Holding(BaseModel):

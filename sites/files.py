@@ -10,10 +10,11 @@ from zipfile import BadZipFile
 
 import pandas as pd
 
+from sites.dicom import DICOM_SUFFIXES, begins_as_dicom
 from sites.errors import SiteError
 from sites.words import composed
 
-IMAGE_SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp"})
+IMAGE_SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp"}) | DICOM_SUFFIXES
 TABLE_SUFFIXES: Final = frozenset({".csv", ".tsv", ".tab", ".xlsx", ".xlsm"})
 _DELIMITERS: Final = (",", ";", "\t", "|")
 
@@ -197,6 +198,25 @@ def need_columns(frame: pd.DataFrame, needed: Iterable[str], file: Path, remedy:
             )
 
 
+def is_image_file(path: str) -> bool:
+    """Return whether a file is called an image, or is DICOM without being called so.
+
+    DICOM files often have no suffix, or, named by a UID, one of digits. A ``DICOMDIR`` lists others.
+    """
+    suffix = os.path.splitext(path)[1].lower()  # noqa: PTH122 - 25,000 Paths are slow
+    if suffix in IMAGE_SUFFIXES:
+        return True
+    unnamed = not suffix or suffix[1:].isdigit()
+    return unnamed and os.path.basename(path) != "DICOMDIR" and begins_as_dicom(path)  # noqa: PTH119
+
+
+def without_suffix(name: str) -> str:
+    """Return an image's name with forward slashes and without the suffix of an image file."""
+    name = name.replace("\\", "/")
+    stem, suffix = os.path.splitext(name)  # noqa: PTH122
+    return stem if suffix.lower() in IMAGE_SUFFIXES else name
+
+
 def images_by_stem(folders: Iterable[Path]) -> dict[str, Path]:
     """Return image file by name without suffix, of the files directly inside ``folders`` that exist."""
     found: dict[str, Path] = {}
@@ -205,9 +225,8 @@ def images_by_stem(folders: Iterable[Path]) -> dict[str, Path]:
             continue
         with os.scandir(folder) as entries:
             for name in sorted(entry.name for entry in entries):
-                stem, suffix = os.path.splitext(name)  # noqa: PTH122 - 25,000 Paths are slow
-                if suffix.lower() in IMAGE_SUFFIXES:
-                    found.setdefault(stem, folder / name)
+                if is_image_file(os.path.join(folder, name)):  # noqa: PTH118
+                    found.setdefault(without_suffix(name), folder / name)
     return found
 
 

@@ -8,8 +8,8 @@ from pydantic import Field, field_validator, model_validator
 
 from sites.diagnoses import DIAGNOSES
 from sites.errors import SiteError
-from sites.files import TABLE_SUFFIXES, nearest, quoted, read_table, source_folder
-from sites.named_images import locate, without_suffix
+from sites.files import TABLE_SUFFIXES, nearest, quoted, read_table, source_folder, without_suffix
+from sites.named_images import locate
 from sites.site import SiteSettings
 from sites.table import COLUMNS
 from sites.words import composed, tally
@@ -22,7 +22,8 @@ _MAPPABLE: Final = tuple(c for c in COLUMNS if c not in ("path", "split"))
 class FolderSite(SiteSettings):
     """A folder of dermoscopic images with a CSV, TSV or Excel table that names each image's diagnosis.
 
-    Holds: the hospital's own images (JPEG, PNG, TIFF, BMP; subfolders too) and one table, a row per image.
+    Holds: the hospital's own images (JPEG, PNG, TIFF, BMP, DICOM; subfolders too) and one table, a row per
+    image.
     ``columns`` says what its columns are called, ``diagnoses`` what its words mean. Columns that are not
     mapped are carried along and can be selected by. The delimiter (comma, semicolon, tab, bar) and the
     encoding (UTF-8, UTF-16, Latin-1) are detected.

@@ -4,7 +4,6 @@ Pixels are `(H, W, 3)` uint8 sRGB arrays throughout. ICC profiles are not applie
 write one, and two sites must not differ by whether their software did.
 """
 
-import errno
 import struct
 import zlib
 from hashlib import blake2b
@@ -15,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from sites.errors import SiteError
+from sites.dicom import DICOM_SUFFIXES, begins_as_dicom
+from sites.dicom_pixels import read_dicom
+from sites.errors import ImageUnreadable, out_of_reach
 
 Pixels: TypeAlias = NDArray[np.uint8]
 """`(H, W, 3)` RGB."""
@@ -28,43 +29,36 @@ MAX_PIXELS: Final = 80_000_000
 FINGERPRINT_SIZE: Final = 64
 """Side of ``perceptual_fingerprint`` in cells."""
 
-_FORMATS: Final = ("JPEG", "PNG", "TIFF", "BMP")
-_BROKEN_FILE: Final = (SyntaxError, ValueError, EOFError, TypeError, LookupError, struct.error, zlib.error)
-_OUR_FAULT: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+FORMATS: Final = ("JPEG", "PNG", "TIFF", "BMP")
+BROKEN_FILE: Final = (SyntaxError, ValueError, EOFError, TypeError, LookupError, struct.error, zlib.error)
 _BITS_PER_SAMPLE: Final = 258  # TIFF tag
 
 
-class ImageUnreadable(SiteError):  # noqa: N818 - says what happened
-    """One sentence: which image file, and why no pixels came out of it."""
-
-
 def read_image(path: Path | str) -> Pixels:
-    """Return the upright RGB pixels, `(H, W, 3)` uint8, of a JPEG, PNG, TIFF or BMP file.
+    """Return the upright RGB pixels, `(H, W, 3)` uint8, of a JPEG, PNG, TIFF, BMP or DICOM file.
 
     The first page of a multi-page file counts; EXIF rotation is applied; CMYK, grey, palette and 1-bit
     images become RGB; 12- and 16-bit grey is scaled by its bit depth, never stretched to its own range;
-    transparent images are laid on white, as image viewers show them. Raises ImageUnreadable for a missing,
-    empty, truncated, foreign or huge file.
+    transparent images are laid on white, as image viewers show them. DICOM is told by its content
+    (``sites.dicom_pixels``). Raises ImageUnreadable for a missing, empty, truncated, foreign or huge file.
     """
     path = Path(path)
-    _check_file(path)
+    check_file(path)
+    if begins_as_dicom(path):
+        return read_dicom(path, MAX_PIXELS)
     try:
-        with Image.open(path, formats=_FORMATS) as image:
+        with Image.open(path, formats=FORMATS) as image:
             _check_size(path, image)
             image.load()
             return _to_rgb(path, ImageOps.exif_transpose(image))
     except Image.DecompressionBombError:
         raise _too_large(path) from None
     except UnidentifiedImageError:
-        raise ImageUnreadable(f"{path}: {_what_it_is(path)}; convert it to JPEG, PNG, TIFF or BMP") from None
+        raise unknown_kind(path) from None
     except ImageUnreadable:
         raise
-    except OSError as error:
-        if error.errno in _OUR_FAULT:
-            raise
-        raise _broken(path, error) from None
-    except _BROKEN_FILE as error:
-        raise _broken(path, error) from None
+    except (OSError, *BROKEN_FILE) as error:
+        raise out_of_reach(path, error) from None
 
 
 def content_hash(pixels: Pixels) -> str:
@@ -115,7 +109,8 @@ def to_square(pixels: Pixels, size: int, crop: Crop) -> Pixels:
     return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, box=box, reducing_gap=3.0))
 
 
-def _check_file(path: Path) -> None:
+def check_file(path: Path) -> None:
+    """Raise ImageUnreadable where there is no file, or nothing in it."""
     try:
         empty = path.stat().st_size == 0
     except OSError as error:
@@ -136,10 +131,13 @@ def _too_large(path: Path) -> ImageUnreadable:
     return ImageUnreadable(f"{path}: more than {MAX_PIXELS / 1e6:.0f} megapixels; scale the image down")
 
 
-def _broken(path: Path, error: Exception) -> ImageUnreadable:
-    if isinstance(error, PermissionError):
-        return ImageUnreadable(f"{path}: this user may not read it; change its permissions")
-    return ImageUnreadable(f"{path}: truncated or damaged ({error}); copy it again from its source")
+def unknown_kind(path: Path) -> ImageUnreadable:
+    """Return what to say of a file that is none of our formats."""
+    if path.suffix.lower() in DICOM_SUFFIXES:
+        return ImageUnreadable(
+            f"{path}: is called DICOM but lacks its mark (DICM at byte 128); export it again"
+        )
+    return ImageUnreadable(f"{path}: {_what_it_is(path)}; convert it to JPEG, PNG, TIFF or BMP")
 
 
 def _what_it_is(path: Path) -> str:

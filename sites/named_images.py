@@ -9,7 +9,7 @@ from typing import Final
 import pandas as pd
 
 from sites.errors import SiteError
-from sites.files import IMAGE_SUFFIXES, quoted
+from sites.files import is_image_file, quoted, without_suffix
 from sites.words import composed
 
 
@@ -19,13 +19,6 @@ def _folded(name: str) -> str:
 
 _SAME: Final[tuple[Callable[[str], str], ...]] = (composed, _folded)
 """When two names are the same: as they are written; then, for what is left, in any letter case."""
-
-
-def without_suffix(name: str) -> str:
-    """Return an image's name with forward slashes and without the suffix of an image file."""
-    name = name.replace("\\", "/")
-    stem, suffix = os.path.splitext(name)  # noqa: PTH122
-    return stem if suffix.lower() in IMAGE_SUFFIXES else name
 
 
 def locate(names: "pd.Series[str]", images: Path, file: Path) -> "pd.Series[str]":
@@ -64,7 +57,7 @@ def _image_files(images: Path) -> list[Path]:
     for parent, folders, files in os.walk(images):
         folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
         paths = (Path(parent, name) for name in sorted(files) if not name.startswith("."))
-        found += [path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES]
+        found += [path for path in paths if is_image_file(str(path))]
     return found
 
 

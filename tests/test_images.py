@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from sites import images
+from sites.errors import ImageUnreadable
 from sites.images import (
-    ImageUnreadable,
     content_hash,
     perceptual_fingerprint,
     read_image,

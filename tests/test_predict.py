@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from commands import clinic, fedderm, write_config
+from dicom_files import new_dataset, save
 from PIL import Image
 
 from fedderm import config
@@ -212,8 +213,26 @@ def test_a_model_that_cannot_be_used_is_one_sentence(tmp_path: Path) -> None:
         assert f"{path}: holds no model" in fedderm("predict", path, image).sentence()
 
 
+def test_a_dicom_file_is_what_its_picture_is_also_without_a_suffix(tmp_path: Path) -> None:
+    folder = clinic(tmp_path)
+    pixels = np.asarray(Image.open(folder / "i1.png"))
+    (tmp_path / "new").mkdir()
+    save(new_dataset(pixels), tmp_path / "new" / "IM0001")
+    save(new_dataset(pixels), tmp_path / "new" / "DICOMDIR")
+    save(new_dataset(pixels), tmp_path / "burned.dcm", {"BurnedInAnnotation": "YES"})
+    run = trained(tmp_path).path
+    told = fedderm("predict", run, folder / "i1.png", tmp_path / "new", "--json")
+    assert told.code == 0, told
+    picture, dicom = (json.loads(line) for line in told.out.splitlines())
+    assert dicom.pop("image").endswith("IM0001")
+    assert picture.pop("image").endswith("i1.png")
+    assert dicom == picture
+    refused = fedderm("predict", run, tmp_path / "burned.dcm")
+    assert "burned.dcm: has text burned into its pixels" in refused.sentence()
+
+
 def test_a_folder_without_images_says_so(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     clinic(tmp_path)
     told = fedderm("predict", trained(tmp_path).path, tmp_path / "empty").sentence()
-    assert f"{tmp_path / 'empty'}: holds no image (.bmp, .jpeg" in told
+    assert f"{tmp_path / 'empty'}: holds no image (.bmp, .dcm, .dicom, .jpeg" in told

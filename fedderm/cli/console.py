@@ -5,6 +5,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from rich.console import Console as RichConsole
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -27,8 +28,8 @@ MOST_NAMED = 3
 class Console:
     """Shows progress by round and site: a bar for what is being done, and which sites are still at it."""
 
-    def __init__(self) -> None:
-        self._console = output()
+    def __init__(self, console: RichConsole | None = None) -> None:
+        self._console = console or output()
         self._bars = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),

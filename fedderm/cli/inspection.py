@@ -1,16 +1,12 @@
-"""What ``fedderm sites`` does: lists, audits and examines sites without training anything."""
+"""What ``fedderm sites list`` and ``audit`` do: count sites and compare them, without training anything."""
 
 from pathlib import Path
 from typing import get_args
 
-from rich.text import Text
-
 from fedderm import config
 from fedderm.cli.console import Console
 from fedderm.cli.terminal import output, plain_table
-from fedderm.doctor import Finding, examine
 from fedderm.preparation import audit_prepared, load_sites, open_caches
-from fedderm.settings import Experiment
 from sites.catalogue import Site, site_summary
 
 
@@ -53,30 +49,3 @@ def audit_sites(path: Path, data_root: Path | None) -> None:
         prepared = audit_prepared(loaded, open_caches(experiment, loaded, console))
     for sentence in prepared.sentences():
         output().print(sentence)
-
-
-def examine_sites(path: Path, data_root: Path | None, only: str | None) -> bool:
-    """Print each site's findings; return whether every site could start."""
-    experiment = config.load(path, (), data_root)
-    healthy = True
-    for site in _chosen(experiment, only):
-        with Console() as console:
-            findings = examine(site, experiment, console)
-        output().print(f"{site.name} ({site.role}, {site.source})", style="bold")
-        for finding in findings:
-            _print_finding(finding)
-        healthy = healthy and not any(finding.level == "stops" for finding in findings)
-    return healthy
-
-
-def _chosen(experiment: Experiment, only: str | None) -> list[Site]:
-    chosen = [site for site in experiment.sites if only in (None, site.name)]
-    if not chosen:
-        names = ", ".join(site.name for site in experiment.sites)
-        raise ValueError(f"--site {only}: this experiment has the sites {names}")
-    return chosen
-
-
-def _print_finding(finding: Finding) -> None:
-    colour = {"fine": "green", "look": "yellow", "stops": "red"}[finding.level]
-    output().print(Text("  ").append(f"{finding.level:5}", style=colour), finding.sentence)

@@ -12,8 +12,8 @@ from rich.table import Table
 from fedderm.cli.errors import tell
 from fedderm.cli.terminal import output, plain_table
 from fedderm.predictor import Prediction, Predictor
-from sites.files import IMAGE_SUFFIXES
-from sites.images import ImageUnreadable
+from sites.errors import ImageUnreadable
+from sites.files import IMAGE_SUFFIXES, is_image_file
 
 
 def predict_images(model: Path, images: list[Path], site: str | None, as_json: bool) -> bool:
@@ -51,7 +51,7 @@ def _files(path: Path) -> Iterator[Path]:
     files = [
         file
         for file in sorted(path.rglob("*"))
-        if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".") and file.is_file()
+        if not file.name.startswith(".") and file.is_file() and is_image_file(str(file))
     ]
     if not files:
         raise ValueError(f"{path}: holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")

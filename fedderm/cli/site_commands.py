@@ -37,12 +37,28 @@ def audit(config: Config, data_root: DataRoot = None) -> None:
 
 @app.command("doctor")
 def doctor(
-    config: Config,
+    config: Annotated[
+        Path, typer.Argument(help="A hospital's site file, or an experiment's YAML file.", show_default=False)
+    ],
     data_root: DataRoot = None,
     site: Annotated[str | None, typer.Option(help="Look at this site only.")] = None,
+    coordinator: Annotated[
+        str | None, typer.Option(help="HOST:PORT of the coordinator's server: try to reach it.")
+    ] = None,
+    ca: Annotated[
+        Path | None, typer.Option(help="The coordinator's CA certificate (PEM), from the join kit.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for a script.")] = False,
 ) -> None:
-    """Check each site's table, images and counts; exit code 2 where a site could not start."""
-    from fedderm.cli import inspection
+    """Check table, images, counts, machine and the way to the coordinator, before anything joins.
 
-    if not inspection.examine_sites(config, data_root, site):
+    Exit code 0: it could start, whatever there is to look at; 2: something must be mended first.
+    """
+    from fedderm.cli.examination import examine_sites
+    from fedderm.doctor import Coordinator
+
+    if ca is not None and coordinator is None:
+        raise ValueError("--ca goes with --coordinator HOST:PORT; give both")
+    server = None if coordinator is None else Coordinator.parse(coordinator, ca)
+    if not examine_sites(config, data_root, site, server, as_json):
         raise typer.Exit(2)

@@ -16,6 +16,11 @@ def output() -> Console:
     return console
 
 
+def errors() -> Console:
+    """Return standard error, for progress beside an output that a program reads."""
+    return Console(stderr=True, highlight=False, markup=False, emoji=False)
+
+
 def plain_table(*headings: str, folding: str = "", numbers: tuple[str, ...] = ()) -> Table:
     """Return a table without vertical lines; only the column ``folding`` gives way on a narrow terminal."""
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False, header_style="bold")
