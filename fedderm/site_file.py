@@ -8,6 +8,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from fedderm.config_sentences import sentence_of
+from fedderm.hospital.policy import LEAST_CELL, Policy
 from fedderm.settings import Experiment
 from sites.catalogue import Site
 
@@ -18,8 +19,12 @@ TRUNK_FILE = "trunk"
 """The key of a deployed node's ``--node-config`` that names its file of a frozen trunk's weights."""
 
 
+_POLICY = "policy"
+
+
 class _SiteFile(BaseModel):
     site: list[Site]  # one; a list's entry is called by its name in a sentence
+    policy: Policy = Policy()
 
 
 def site_of_node(experiment: Experiment, node_config: Mapping[str, Any]) -> Site:
@@ -43,12 +48,29 @@ def site_of_node(experiment: Experiment, node_config: Mapping[str, Any]) -> Site
 def read_site_file(path: Path) -> Site:
     """Return the site a hospital describes in its own YAML file; its relative ``path`` starts at that file.
 
-    Raises ValueError naming file and key.
+    Where it names no ``min_cell``, counts below LEAST_CELL do not leave. Raises ValueError naming file and
+    key.
     """
+    (site,) = _read(path).site
+    if "min_cell" not in site.model_fields_set:
+        site = site.model_copy(update={"min_cell": LEAST_CELL})
+    return site if site.path is None else site.model_copy(update={"path": path.resolve().parent / site.path})
+
+
+def read_policy(path: Path) -> Policy:
+    """Return what the hospital lets out, by its site file; raises ValueError naming file and key."""
+    return _read(path).policy
+
+
+def _read(path: Path) -> _SiteFile:
     raw: Any = None
     try:
-        raw = {"site": [yaml.safe_load(path.read_text(encoding="utf-8-sig"))]}
-        (site,) = _SiteFile.model_validate(raw).site
+        described = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+        raw = {"site": [described]}
+        if isinstance(described, dict) and _POLICY in described:
+            site = {key: value for key, value in described.items() if key != _POLICY}
+            raw = {"site": [site], _POLICY: described[_POLICY]}
+        return _SiteFile.model_validate(raw)
     except OSError as error:
         raise ValueError(f"{path}: the site file cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
@@ -57,4 +79,3 @@ def read_site_file(path: Path) -> Site:
         raise ValueError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
     except ValidationError as error:
         raise ValueError(f"{path}: {sentence_of(error.errors(), raw, _SiteFile)}") from error
-    return site if site.path is None else site.model_copy(update={"path": path.resolve().parent / site.path})

@@ -27,6 +27,7 @@ from fedderm.node import (
     site_seed,
     worker_model,
 )
+from fedderm.refusal import Refused, Tellable
 from fedderm.settings import Experiment
 from fedderm.site_card import site_card
 from fedderm.site_file import SITE_FILE, TRUNK_FILE, site_of_node
@@ -63,7 +64,7 @@ def train(message: Message, context: Context) -> Message:
     try:
         result = train_locally(model, data, experiment.training, stretch, seed, method.objective())
     except ValueError as error:
-        raise ValueError(f"site {name}: {error}") from error
+        raise Tellable(f"site {name}: {error}") from error
     beside, told = method.after(before, model, result, stretch.round, experiment.training)
     metrics = {
         "server-round": stretch.round,
@@ -154,7 +155,7 @@ def _round_of(instruction: Instruction, name: str) -> int:
     """Return the round of a ``train`` message; raises ValueError for one that the experiment has not."""
     number, rounds = instruction.values.get("server_round"), instruction.experiment.rounds
     if type(number) is not int or not 1 <= number <= rounds:
-        raise ValueError(f"site {name}: asked for round {number} of {rounds}; update the server")
+        raise Refused(f"site {name}: asked for round {number} of {rounds}; update the server")
     return number
 
 
@@ -185,7 +186,7 @@ def _with_own_weights(experiment: Experiment, site: Site, context: Context) -> E
     if SITE_FILE not in context.node_config or not needs_file:
         return experiment
     if TRUNK_FILE not in context.node_config:
-        raise ValueError(
+        raise Tellable(
             f"site {site.name}: the frozen trunk's weights come from a file; name your copy of it "
             '(--node-config \'site="/path/site.yaml" trunk="/path/weights.safetensors"\')'
         )
@@ -206,7 +207,7 @@ def _effective(instruction: Instruction, site: LocalSite) -> dict[str, float]:
 def _require_cells(site: LocalSite, data: TrainSet, what: str) -> None:
     counts = np.bincount(data.classes)
     if ((counts > 0) & (counts < site.settings.min_cell)).any():
-        raise ValueError(
+        raise Refused(
             f"site {site.settings.name}: {what} would tell a class of fewer than "
             f"{site.settings.min_cell} images (its min_cell); leave it out of the config, "
             "or lower min_cell at the site"
@@ -216,7 +217,7 @@ def _require_cells(site: LocalSite, data: TrainSet, what: str) -> None:
 def _training_site(instruction: Instruction, context: Context) -> LocalSite:
     site = _site(instruction, context)
     if site.settings.role != "train":
-        raise ValueError(f"site {site.settings.name} is held out: it refuses to train")
+        raise Refused(f"site {site.settings.name} is held out: it refuses to train")
     return site
 
 
@@ -226,11 +227,6 @@ def _train_set(instruction: Instruction, site: LocalSite, context: Context) -> t
     if not instruction.values.get("pooled", False):
         own = site.train_set(experiment.training)
         return _with_budget(own, instruction.values), site.settings.name
-    if SITE_FILE in context.node_config:
-        # A server must not choose what is read on a hospital's machine.
-        raise ValueError(
-            f"site {site.settings.name}: the pooled baseline is for simulations; it refuses to train"
-        )
     members = [_opened(instruction, one, context) for one in experiment.sites if one.role == "train"]
     # One site's pool is that site: it draws what it would draw in a federation of one.
     name = members[0].settings.name if len(members) == 1 else "(pooled)"

@@ -7,7 +7,7 @@ from typing import Any
 
 from flwr.app import Message
 
-from fedderm import messages
+from fedderm import __version__, messages
 from fedderm.budget import image_updates
 from fedderm.federation.session import Session
 from sites.salted import overlaps
@@ -69,6 +69,11 @@ def _read(message: Message) -> tuple[dict[str, Any], dict[str, list[str]]]:
     missing = {"name", "role", "num_examples"} - details.keys()
     if missing or details["role"] not in ("train", "held-out"):
         raise ValueError(f"its card lacks {', '.join(sorted(missing)) or 'a role that exists'}")
+    if details.get("fedderm") != __version__:
+        raise ValueError(
+            f"it runs fedderm {details.get('fedderm', 'of a version that it does not tell')} and this server "
+            f"{__version__}; install the same version at both"
+        )
     images, effective = details["num_examples"], details.get("effective", 1.0)
     if type(images) is not int or images < 0:
         raise ValueError(f"its number of training images is {images!r}")
