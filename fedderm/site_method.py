@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -51,16 +50,15 @@ class SiteMethod:
         name: str,
         sent: Mapping[str, Any],
         control: Mapping[str, npt.NDArray[Any]],
-        folder: Path | None = None,
     ) -> "SiteMethod":
-        """Return the method for the site called ``name``, whose state lies below ``folder``, or ``work_dir``.
+        """Return the method for the site called ``name``, whose state lies below ``work_dir``.
 
         Raises ValueError where the state is missing that the server counts on, or no round of this run's.
         """
         side = site_side(experiment.strategy.name)
         if not side.stateful:
             return cls(side, None, sent, control, 0, {})
-        store = SiteStore.of(folder or experiment.work_dir, str(sent.get("run", "")), name)
+        store = SiteStore.of(experiment.work_dir, str(sent.get("run", "")), name)
         counted = sent.get("state-round", 0)
         if type(counted) is not int or not 0 <= counted <= experiment.rounds:
             raise ValueError(f"site {name}: told of a state after round {counted}; update the server")

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,9 +27,8 @@ from fedderm.node import (
     worker_model,
 )
 from fedderm.refusal import Refused, Tellable
-from fedderm.settings import Experiment
 from fedderm.site_card import site_card
-from fedderm.site_file import SITE_FILE, TRUNK_FILE, site_of_node
+from fedderm.site_file import at_home, site_of_node
 from fedderm.site_method import SiteMethod, adapt_to
 from fedderm.training import Stretch, train_locally
 from fedderm.trainset import TrainSet, pool
@@ -141,14 +139,9 @@ def recalibrate(message: Message, context: Context) -> Message:
 
 
 def _method(instruction: Instruction, name: str, message: Message, context: Context) -> SiteMethod:
-    """Return the strategy's side at this site; a hospital's state lies beside its own site file.
-
-    A server must not choose where something is written on a hospital's machine.
-    """
+    """Return the strategy's side at this site, whose state lies in the site's own ``work_dir``."""
     sent, control = messages.read_sent(message), messages.read_control(message)
-    own = context.node_config.get(SITE_FILE)
-    folder = instruction.experiment.work_dir if own is None else Path(str(own)).resolve().parent
-    return SiteMethod.of(instruction.experiment, name, sent, control, folder)
+    return SiteMethod.of(at_home(instruction.experiment, context.node_config), name, sent, control)
 
 
 def _round_of(instruction: Instruction, name: str) -> int:
@@ -169,29 +162,9 @@ def _site(instruction: Instruction, context: Context) -> LocalSite:
 
 
 def _opened(instruction: Instruction, site: Site, context: Context) -> LocalSite:
-    experiment = _with_own_weights(instruction.experiment, site, context)
+    experiment = at_home(instruction.experiment, context.node_config)
     salt, given_up = messages.given_up_images(instruction, site.name)
     return open_site(experiment, site, salt, given_up, messages.frozen_trunk(instruction))
-
-
-def _with_own_weights(experiment: Experiment, site: Site, context: Context) -> Experiment:
-    """Return the experiment with the path of the frozen trunk's weights on this machine.
-
-    A server must not choose what is read on a hospital's machine, which names its file itself.
-    """
-    needs_file = experiment.training.trunk == "frozen" and experiment.model.pretrained not in (
-        "none",
-        "package",
-    )
-    if SITE_FILE not in context.node_config or not needs_file:
-        return experiment
-    if TRUNK_FILE not in context.node_config:
-        raise Tellable(
-            f"site {site.name}: the frozen trunk's weights come from a file; name your copy of it "
-            '(--node-config \'site="/path/site.yaml" trunk="/path/weights.safetensors"\')'
-        )
-    own = experiment.model.model_copy(update={"pretrained": str(context.node_config[TRUNK_FILE])})
-    return experiment.model_copy(update={"model": own})
 
 
 def _effective(instruction: Instruction, site: LocalSite) -> dict[str, float]:

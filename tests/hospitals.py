@@ -18,13 +18,15 @@ SALT = "a salt of sixteen or more"
 
 
 class Hospital:
-    """One of ``federations.SITES`` behind a site file of its own, in ``folder``."""
+    """One of ``federations.SITES`` behind a site file in ``folder``; its images lie in ``root``."""
 
-    def __init__(self, folder: Path, name: str, policy: dict[str, Any] | None = None, **changes: Any) -> None:
+    def __init__(
+        self, root: Path, folder: Path, name: str, policy: dict[str, Any] | None = None, **changes: Any
+    ) -> None:
         site = next(one for one in SITES if one["name"] == name)
         self.file = folder / f"{name}.yaml"
         folder.mkdir(parents=True, exist_ok=True)
-        described = {**simulated(**site), "min_cell": 0, **changes}
+        described = {**simulated(**site), "min_cell": 0, "work_dir": str(root / "cache"), **changes}
         self.file.write_text(yaml.safe_dump(described | ({"policy": policy} if policy else {})))
         self.record = Record.of(self.file)
 

@@ -33,7 +33,7 @@ ANSWERED = [messages.QUERY, messages.TRAIN, messages.EVALUATE]
 
 
 def test_what_the_policy_lets_through_is_answered_and_in_the_log(root: Path, tmp_path: Path) -> None:
-    west, run = Hospital(tmp_path, "west"), experiment(root)
+    west, run = Hospital(root, tmp_path, "west"), experiment(root)
     for kind in ANSWERED:
         reply = west.asked(asking(run, kind, run_id=7))
         entry = west.log()[-1]
@@ -54,7 +54,7 @@ def test_what_the_policy_lets_through_is_answered_and_in_the_log(root: Path, tmp
 def test_a_validate_only_hospital_never_trains(root: Path, tmp_path: Path, kind: str) -> None:
     """Not even where its own file says that it answers ``train``: the role decides."""
     for policy in (None, {"answers": ["query", "train", "train.head", "evaluate"]}):
-        away = Hospital(tmp_path, "away", policy)
+        away = Hospital(root, tmp_path, "away", policy)
         refused(away, asking(experiment(root), kind), "site away is held out: it refuses to train")
 
 
@@ -63,12 +63,12 @@ def test_a_validate_only_hospital_never_trains(root: Path, tmp_path: Path, kind:
 )
 def test_exchanges_that_there_are_not(root: Path, tmp_path: Path, kind: str) -> None:
     """``query.default`` is Flower's other name of ``query``: there is no way round the policy through it."""
-    west = Hospital(tmp_path, "west", {"answers": ["recalibrate"]})
+    west = Hospital(root, tmp_path, "west", {"answers": ["recalibrate"]})
     refused(west, asking(experiment(root), kind), rf"there is no exchange {kind}; it is not answered")
 
 
 def test_only_what_the_file_lists_is_answered(root: Path, tmp_path: Path) -> None:
-    west, run = Hospital(tmp_path, "west", {"answers": ["query", "evaluate"]}), experiment(root)
+    west, run = Hospital(root, tmp_path, "west", {"answers": ["query", "evaluate"]}), experiment(root)
     refused(west, asking(run, messages.TRAIN), "site west: its policy does not answer train$")
     refused(west, asking(run, messages.RECALIBRATE), "its policy does not answer recalibrate")
     assert sizes(west.asked(asking(run, messages.EVALUATE))).keys() == {"calibration", "test"}
@@ -91,12 +91,12 @@ def test_only_what_the_file_lists_is_answered(root: Path, tmp_path: Path) -> Non
 def test_more_than_an_exchange_is_for(
     root: Path, tmp_path: Path, kind: str, values: dict[str, Any], match: str
 ) -> None:
-    refused(Hospital(tmp_path, "west"), asking(experiment(root), kind, **values), match)
+    refused(Hospital(root, tmp_path, "west"), asking(experiment(root), kind, **values), match)
 
 
 def test_the_pooled_baseline_in_any_exchange(root: Path, tmp_path: Path) -> None:
     refused(
-        Hospital(tmp_path, "west"),
+        Hospital(root, tmp_path, "west"),
         asking(experiment(root, baseline="pooled"), messages.EVALUATE),
         "the pooled baseline is for simulations",
     )
@@ -104,7 +104,7 @@ def test_the_pooled_baseline_in_any_exchange(root: Path, tmp_path: Path) -> None
 
 def test_subtraction_by_leaving_out_an_image(root: Path, tmp_path: Path) -> None:
     """The server knows the salted ids: it could count with and without one image, and subtract."""
-    west, run = Hospital(tmp_path, "west"), experiment(root)
+    west, run = Hospital(root, tmp_path, "west"), experiment(root)
     card = west.asked(asking(run, messages.QUERY))
     _, prints = messages.read_card(card)
     one = {"west": prints["image"][:1]}
@@ -120,18 +120,18 @@ def test_a_servers_site_list_changes_nothing_at_the_hospital(root: Path, tmp_pat
         {"name": "away", "lesions": 36, "min_cell": 0, "role": "train"},
     ]
     run = experiment(root, sites=sites)
-    open_west = Hospital(tmp_path / "open", "west")
-    careful = Hospital(tmp_path / "careful", "west", min_cell=10)
+    open_west = Hospital(root, tmp_path / "open", "west")
+    careful = Hospital(root, tmp_path / "careful", "west", min_cell=10)
     shown, hidden = (one.asked(asking(run, messages.EVALUATE)) for one in (open_west, careful))
     cells = [np.asarray(one) for one in messages.read_counts(shown).values()]
     assert any(((one > 0) & (one < 10)).any() for one in cells), "or there would be nothing to hide"
     for counts in messages.read_counts(hidden).values():
         assert not ((counts > 0) & (counts < 10)).any()
-    refused(Hospital(tmp_path, "away"), asking(run, messages.TRAIN), "site away is held out")
+    refused(Hospital(root, tmp_path, "away"), asking(run, messages.TRAIN), "site away is held out")
 
 
 def test_a_file_that_names_no_minimum_has_ten(root: Path, tmp_path: Path) -> None:
-    west = Hospital(tmp_path, "west")
+    west = Hospital(root, tmp_path, "west")
     west.file.write_text(west.file.read_text().replace("min_cell: 0\n", ""))
     card, _ = messages.read_card(west.asked(asking(experiment(root), messages.QUERY)))
     counts = [n for size in card["splits"].values() for n in size.values()] + list(card["diagnoses"].values())
@@ -140,7 +140,7 @@ def test_a_file_that_names_no_minimum_has_ten(root: Path, tmp_path: Path) -> Non
 
 
 def test_another_version_is_refused_by_both_names(root: Path, tmp_path: Path) -> None:
-    west, run = Hospital(tmp_path, "west"), experiment(root)
+    west, run = Hospital(root, tmp_path, "west"), experiment(root)
     told = f"site west runs fedderm {__version__} and the server 9.9.9; install the same version at both"
     refused(west, asking(run, messages.TRAIN, version="9.9.9"), told)
     for kind in ("query", "train"):
@@ -148,7 +148,7 @@ def test_another_version_is_refused_by_both_names(root: Path, tmp_path: Path) ->
 
 
 def test_updates_only_with_differential_privacy(root: Path, tmp_path: Path) -> None:
-    west, run = Hospital(tmp_path, "west", {"differential_privacy": "required"}), experiment(root)
+    west, run = Hospital(root, tmp_path, "west", {"differential_privacy": "required"}), experiment(root)
     for kind in (messages.TRAIN, messages.HEAD):
         refused(west, asking(run, kind), "leave only with differential privacy, and this run has none")
     assert west.asked(asking(run, messages.EVALUATE)).has_content()
@@ -167,13 +167,13 @@ def test_privacy_is_read_from_the_experiments_training_section() -> None:
 
 
 def test_a_days_rounds_are_counted_over_all_runs_and_restarts(root: Path, tmp_path: Path) -> None:
-    west = Hospital(tmp_path, "west", {"rounds_per_day": 2})
+    west = Hospital(root, tmp_path, "west", {"rounds_per_day": 2})
     run, other = experiment(root), experiment(root, seed=8)
     west.asked(asking(run, messages.TRAIN, run_id=1))
     with pytest.raises(Tellable):  # a round that failed counts, too
         west.asked(asking(run, messages.TRAIN, run_id=2, server_round=99))
     refused(
-        Hospital(tmp_path, "west", {"rounds_per_day": 2}),
+        Hospital(root, tmp_path, "west", {"rounds_per_day": 2}),
         asking(other, messages.TRAIN, run_id=3),
         r"its policy answers 2 of train and train.head in 24 hours \(rounds_per_day\), and has",
     )
@@ -186,7 +186,7 @@ def test_a_days_rounds_are_counted_over_all_runs_and_restarts(root: Path, tmp_pa
 
 
 def test_a_days_evaluations(root: Path, tmp_path: Path) -> None:
-    west, run = Hospital(tmp_path, "west", {"evaluations_per_day": 1}), experiment(root)
+    west, run = Hospital(root, tmp_path, "west", {"evaluations_per_day": 1}), experiment(root)
     west.asked(asking(run, messages.EVALUATE))
     refused(west, asking(run, messages.EVALUATE), "evaluations_per_day")
     refused(west, asking(run, messages.RECALIBRATE), "evaluations_per_day")
@@ -196,7 +196,7 @@ def test_a_days_evaluations(root: Path, tmp_path: Path) -> None:
 
 
 def test_each_run_waits_for_a_person(root: Path, tmp_path: Path) -> None:
-    west, run = Hospital(tmp_path, "west", {"approve_runs": True}), experiment(root)
+    west, run = Hospital(root, tmp_path, "west", {"approve_runs": True}), experiment(root)
     waiting = r"site west: run [0-9a-f]{12} is waiting for approval at the hospital"
     for kind in (messages.QUERY, messages.TRAIN, messages.EVALUATE, messages.RECALIBRATE):
         refused(west, asking(run, kind, run_id=11), waiting)
@@ -222,7 +222,7 @@ def test_each_run_waits_for_a_person(root: Path, tmp_path: Path) -> None:
 
 
 def test_requests_that_a_server_invents_do_not_fill_the_disk(root: Path, tmp_path: Path) -> None:
-    west = Hospital(tmp_path, "west", {"approve_runs": True})
+    west = Hospital(root, tmp_path, "west", {"approve_runs": True})
     first = experiment(root, seed=1000)
     refused(west, asking(first, messages.QUERY), "waiting for approval")
     ((digest, _),) = west.record.memory.read().requests.items()
@@ -242,7 +242,7 @@ def test_an_error_at_the_site_stays_there(root: Path, tmp_path: Path) -> None:
     """A table's error quotes rows, a file's error paths: the server gets neither, the hospital's log both."""
     (tmp_path / "clinic").mkdir()
     (tmp_path / "clinic" / "table.csv").write_text("image_id,diagnosis\nmeyer_anna_1951,mole\n")
-    ward = Hospital(tmp_path, "west")
+    ward = Hospital(root, tmp_path, "west")
     ward.file.write_text("{name: ward, source: folder, path: clinic}")
     with pytest.raises(Tellable, match=r"^site ward: it could not answer; the hospital's own log says why$"):
         ward.asked(asking(experiment(root), messages.QUERY))
@@ -252,7 +252,7 @@ def test_an_error_at_the_site_stays_there(root: Path, tmp_path: Path) -> None:
 
 
 def test_a_site_file_that_is_wrong_answers_nothing(root: Path, tmp_path: Path) -> None:
-    west = Hospital(tmp_path, "west")
+    west = Hospital(root, tmp_path, "west")
     west.file.write_text(west.file.read_text() + "policy: {rounds_per_dya: 1}\n")
     with pytest.raises(Tellable, match=r"^this site: it could not answer"):
         west.asked(asking(experiment(root), messages.QUERY))
@@ -260,7 +260,7 @@ def test_a_site_file_that_is_wrong_answers_nothing(root: Path, tmp_path: Path) -
 
 
 def test_a_damaged_memory_answers_nothing(root: Path, tmp_path: Path) -> None:
-    west, run = Hospital(tmp_path, "west"), experiment(root)
+    west, run = Hospital(root, tmp_path, "west"), experiment(root)
     west.asked(asking(run, messages.QUERY))
     west.record.memory.path.write_text("{")
     with pytest.raises(Tellable, match="could not answer"):

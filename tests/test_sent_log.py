@@ -210,7 +210,7 @@ def fill(disk: Path, leaving: int = 0) -> Path:
 
 
 def test_a_full_disk_lets_nothing_out_and_loses_nothing(root: Path, small_disk: Path) -> None:
-    west, run = Hospital(small_disk, "west"), experiment(root)
+    west, run = Hospital(root, small_disk, "west"), experiment(root)
     west.asked(asking(run, messages.QUERY))
     filling = fill(small_disk)
     told = "site west: the hospital's log of what leaves cannot be written; nothing leaves until it is mended"
@@ -225,7 +225,7 @@ def test_a_full_disk_lets_nothing_out_and_loses_nothing(root: Path, small_disk: 
 
 def test_a_disk_that_fills_while_a_site_trains(root: Path, small_disk: Path) -> None:
     """There is room for what is remembered, but no more for the answer's own line: it does not leave."""
-    west, run = Hospital(small_disk, "west"), experiment(root)
+    west, run = Hospital(root, small_disk, "west"), experiment(root)
     west.asked(asking(run, messages.QUERY))
     ask = asking(run, messages.TRAIN)
     fill(small_disk, leaving=4096)  # a page, which the memory's new file needs; the line needs two
@@ -273,7 +273,7 @@ def test_bytes_in_words() -> None:
 
 
 def test_the_commands_of_a_hospital(root: Path, tmp_path: Path) -> None:
-    west, run = Hospital(tmp_path, "west", {"approve_runs": True}), experiment(root)
+    west, run = Hospital(root, tmp_path, "west", {"approve_runs": True}), experiment(root)
     assert "The log is empty" in fedderm("site", "log", west.file).out
     assert fedderm("site", "pending", west.file).out == "No run waits for your yes.\n"
     with pytest.raises(Refused):
@@ -306,13 +306,9 @@ def test_the_commands_of_a_hospital(root: Path, tmp_path: Path) -> None:
     )
 
 
-def test_the_policy_in_words(tmp_path: Path) -> None:
-    away = Hospital(
-        tmp_path,
-        "away",
-        {"answers": ["recalibrate"], "evaluations_per_day": 3, "approve_runs": True},
-        min_cell=10,
-    )
+def test_the_policy_in_words(root: Path, tmp_path: Path) -> None:
+    policy = {"answers": ["recalibrate"], "evaluations_per_day": 3, "approve_runs": True}
+    away = Hospital(root, tmp_path, "away", policy, min_cell=10)
     assert fedderm("site", "policy", away.file).out.splitlines() == [
         "away is held out: it never trains.",
         "It answers recalibrate.",
