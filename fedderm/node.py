@@ -211,11 +211,16 @@ def worker_model(experiment: Experiment, arrays: Arrays) -> Heads:
     """
     use_threads(experiment.resources.cpus_per_site)
     gpus = experiment.resources.gpus_per_site
-    model: Heads
-    if experiment.training.trunk == "frozen":
-        model = Heads(experiment.model, features_of(arrays)).to(pick_device(gpus))
-    else:
-        model = _build(experiment.model.model_dump_json(), gpus)
+    if experiment.training.trunk == "trained":
+        return whole_model(experiment.model, arrays, gpus)
+    heads = Heads(experiment.model, features_of(arrays)).to(pick_device(gpus))
+    load_arrays(heads, arrays)
+    return heads
+
+
+def whole_model(settings: ModelSettings, arrays: Arrays, gpus: float = 0) -> Heads:
+    """Return this process's whole model with ``arrays`` loaded, on the CPU unless ``gpus`` is above 0."""
+    model = _build(settings.model_dump_json(), gpus)
     load_arrays(model, arrays)
     return model
 

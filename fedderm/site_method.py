@@ -14,7 +14,7 @@ from fedderm.inference import batches
 from fedderm.model.heads import Heads
 from fedderm.model.state import load_arrays, own_names, parameter_arrays, to_arrays
 from fedderm.node import LocalSite
-from fedderm.settings import Experiment
+from fedderm.settings import Experiment, StrategySettings
 from fedderm.site_store import SiteStore
 from fedderm.training import TrainResult, initial_loss, rate_factors
 from fedderm.training_settings import TrainingSettings
@@ -114,13 +114,12 @@ class Before:
     loss: float | None
 
 
-def adapt_to(model: Heads, site: LocalSite, experiment: Experiment) -> None:
+def adapt_to(model: Heads, site: LocalSite, strategy: StrategySettings) -> None:
     """Give ``model`` what a held-out site gets from FedBN and SiloBN: statistics of its calibration images.
 
     Labels are not looked at. Nothing changes for other strategies, for training sites, or where the config
     says ``held_out: mean``.
     """
-    strategy = experiment.strategy
     if site.settings.role == "held-out" and site_side(strategy.name).reestimates(strategy.parameters):
         reestimate(model, site.pixels, site.rows("calibration"))
 

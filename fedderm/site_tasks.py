@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from fedderm.evaluation.long_format import PERSONAL
 from fedderm.evaluation.scores import Scores
 from fedderm.evaluation.shift_reference import ShiftReference, feature_summary
 from fedderm.feature_moments import feature_moments
+from fedderm.hospital.predictions import keep_predictions
+from fedderm.hospital.record import Record
 from fedderm.judging import Frame, judge
 from fedderm.messages import Instruction
 from fedderm.model.state import to_arrays
@@ -28,7 +31,7 @@ from fedderm.node import (
 )
 from fedderm.refusal import Refused, Tellable
 from fedderm.site_card import site_card
-from fedderm.site_file import at_home, site_of_node
+from fedderm.site_file import SITE_FILE, at_home, site_of_node
 from fedderm.site_method import SiteMethod, adapt_to
 from fedderm.training import Stretch, train_locally
 from fedderm.trainset import TrainSet, pool
@@ -95,7 +98,7 @@ def evaluate(message: Message, context: Context) -> Message:
     site = _site(instruction, context)
     model = worker_model(experiment, messages.read_arrays(message))
     wanted, min_cell = str(values.get("features_of", "")), site.settings.min_cell
-    adapt_to(model, site, experiment)
+    adapt_to(model, site, experiment.strategy)
     counts: dict[str, Any] = {}
     features: dict[str, Any] = {}
     splits = [split for split in str(values["splits"]).split(",") if len(site.rows(split))]
@@ -127,9 +130,13 @@ def recalibrate(message: Message, context: Context) -> Message:
         evidence=FederationEvidence.model_validate_json(str(values["evidence"])),
         reference=_reference(message),
     )
-    adapt_to(model, site, instruction.experiment)
+    adapt_to(model, site, instruction.experiment.strategy)
     method = _method(instruction, site.settings.name, message, context)
     judged = judge(site, model, instruction.experiment, frame, int(values["views"]), method)
+    if SITE_FILE in context.node_config:
+        record = Record.of(Path(str(context.node_config[SITE_FILE])))
+        name = f"{instruction.experiment.name}-{message.metadata.run_id}.csv"
+        keep_predictions(record.predictions / name, site, judged)
     return messages.evaluation_reply(
         message,
         judged.evaluation.model_dump_json(),
