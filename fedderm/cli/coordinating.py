@@ -158,7 +158,7 @@ def _run_folder(
     coordinator: Coordinator, path: Path | None, overrides: list[str], resume: Path | None
 ) -> RunFolder:
     from fedderm.combinations import check_choices
-    from fedderm.deploy.running import require_joined
+    from fedderm.deploy.running import require_joined, require_running
 
     if resume is not None:
         if path is not None or overrides:
@@ -175,6 +175,7 @@ def _run_folder(
     if experiment.baseline == "pooled":
         raise ValueError("baseline: pooled needs all images in one place; run it with `fedderm run`")
     require_joined(coordinator, experiment)
+    require_running(coordinator)
     return RunFolder.create(experiment.alone())
 
 

@@ -8,6 +8,8 @@ from typing import Annotated, Final, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from fedderm import __version__
+
 NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 Name = Annotated[str, Field(pattern=NAME)]
 """As a site's name in a config."""
@@ -81,7 +83,7 @@ def check_name(what: str, name: str) -> None:
 
 def versions() -> Versions:
     """Return the versions installed here."""
-    return Versions(fedderm=version("fedderm"), flwr=version("flwr"))
+    return Versions(fedderm=__version__, flwr=version("flwr"))
 
 
 Read = TypeVar("Read", bound=Document)

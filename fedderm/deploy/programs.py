@@ -1,7 +1,9 @@
 """Flower's own programs: where they lie, and in which environment they run."""
 
 import contextlib
+import ctypes
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -11,6 +13,8 @@ from pathlib import Path
 from fedderm.deploy.private_files import write_private
 
 _PATIENCE_S = 15.0
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None)  # loaded before a fork, where nothing may be loaded
 
 
 @contextlib.contextmanager
@@ -27,6 +31,7 @@ def flower_program(name: str, arguments: Sequence[str], home: Path) -> Iterator[
         stdin=subprocess.DEVNULL,
         # Ctrl-C in a terminal reaches this process alone, which then ends the other in order.
         start_new_session=True,
+        preexec_fn=_end_with_parent,
     )
     try:
         yield process
@@ -36,6 +41,11 @@ def flower_program(name: str, arguments: Sequence[str], home: Path) -> Iterator[
             process.wait(timeout=_PATIENCE_S)
         process.kill()
         process.wait()
+
+
+def _end_with_parent() -> None:
+    """Have Linux send this process SIGTERM when the one that started it is gone, killed or not."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 @contextlib.contextmanager

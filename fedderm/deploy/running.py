@@ -53,6 +53,12 @@ def require_joined(coordinator: Coordinator, experiment: Experiment) -> None:
         )
 
 
+def require_running(coordinator: Coordinator) -> None:
+    """Return if the SuperLink answers; raises ValueError otherwise, before a run has a folder."""
+    with control(coordinator) as calls:
+        calls.runs(limit=1)
+
+
 def bundle() -> Fab:
     """Return the bundle that Flower wants for a run: a few lines, as all code is installed everywhere."""
     text = _BUNDLE.format(version=versions().fedderm)

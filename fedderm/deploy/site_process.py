@@ -7,6 +7,7 @@ one that has imported torch, which would take seconds for each message.
 """
 
 import multiprocessing
+import multiprocessing.forkserver
 import os
 import time
 from collections.abc import Callable
@@ -28,6 +29,7 @@ def answer_messages(address: str, secret: bytes, is_over: Callable[[], bool]) ->
     """Answer the messages of the SuperNode whose Runtime interface is at ``address``, until ``is_over``."""
     processes = multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload(["fedderm.site_tasks", __name__])
+    multiprocessing.forkserver.ensure_running()  # so that torch is there when the first message comes
     client = RuntimeHttpClient.from_server_address(
         address,
         insecure=True,

@@ -53,24 +53,25 @@ async def _serve(coordinator: Coordinator, inner: socket.socket, outer: socket.s
     inside = create_app(_config(coordinator, secret), SuperLinkLifespan)
     control_door = _server(coordinator, inside, lifespan=True)
     open_door = _server(coordinator, Door(inside, LiveRegister(coordinator.register)), lifespan=False)
-    servers = (control_door, open_door)
-    loop = asyncio.get_running_loop()
+    asked_to_stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, _stop, servers)
-    tasks = [asyncio.create_task(control_door.serve(sockets=[inner]))]
-    await _started(control_door, tasks[0])
-    with _executor(coordinator, secret):
-        try:
+        asyncio.get_running_loop().add_signal_handler(number, asked_to_stop.set)
+    tasks: list[asyncio.Task[bool]] = [asyncio.create_task(_set(asked_to_stop))]
+    try:
+        tasks.append(asyncio.create_task(_serve_door(control_door, inner)))
+        await _started(control_door, tasks[1])
+        with _executor(coordinator, secret):  # ends before the doors: it would call at a shut one
             # Before anybody is let in: a key revoked while the SuperLink was down is gone from it.
             await asyncio.to_thread(_apply_register, coordinator)
-            tasks.append(asyncio.create_task(open_door.serve(sockets=[outer])))
-            await _started(open_door, tasks[1])
+            tasks.append(asyncio.create_task(_serve_door(open_door, outer)))
+            await _started(open_door, tasks[2])
             name = coordinator.settings.name
             tell(f"federation {name}: open at {coordinator.address} for registered sites; Ctrl-C stops")
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            _stop(servers)
-            await asyncio.wait(tasks)
+    finally:
+        asked_to_stop.set()
+        control_door.should_exit = open_door.should_exit = True
+        await asyncio.wait(tasks)
 
 
 def _apply_register(coordinator: Coordinator) -> None:
@@ -115,12 +116,16 @@ def _server(coordinator: Coordinator, app: object, *, lifespan: bool) -> _Server
     )
 
 
-def _stop(servers: Sequence[_Server]) -> None:
-    for server in servers:
-        server.should_exit = True
+async def _set(event: asyncio.Event) -> bool:
+    return await event.wait()
 
 
-async def _started(server: _Server, serving: "asyncio.Task[None]") -> None:
+async def _serve_door(server: _Server, at: socket.socket) -> bool:
+    await server.serve(sockets=[at])
+    return True
+
+
+async def _started(server: _Server, serving: "asyncio.Task[bool]") -> None:
     while not server.started:
         if serving.done():
             raise ValueError("Flower's SuperLink did not start; its own lines above say why")

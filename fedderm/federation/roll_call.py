@@ -70,6 +70,8 @@ def _said(node: str, text: str) -> str:
 
 def _read(message: Message) -> tuple[dict[str, Any], dict[str, list[str]]]:
     details, prints = messages.read_card(message)
+    if (found := details.get("fedderm")) != __version__:
+        raise ValueError(f"it runs fedderm {found}, the server {__version__}: update the older one")
     missing = {"name", "role", "num_examples"} - details.keys()
     if missing or details["role"] not in ("train", "held-out"):
         raise ValueError(f"its card lacks {', '.join(sorted(missing)) or 'a role that exists'}")
