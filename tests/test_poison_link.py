@@ -1,4 +1,4 @@
-"""A poisoned update over real processes: refused by name, or outvoted; the rounds and the other sites go on."""
+"""A poisoned update over real processes: refused by name, or outvoted, and the rounds go on."""
 
 from pathlib import Path
 
@@ -22,11 +22,8 @@ def test_poisoned_updates_are_named_and_the_model_is_the_honest_sites(flower: Fl
     link.until(lambda: bool(link.state()["finished"]), "the run ends")
     found = link.refused()
     assert [list(one) for one in found] == [["c"]] * 4 + [[]]
-    for sentences, expected in zip(
-        found,
-        ("not finite", "shape", "its reply is for round 2; round 3", "10000 training images"),
-        strict=False,
-    ):
+    words = ("not finite", "shape", "its reply is for round 2; round 3", "10000 training images")
+    for sentences, expected in zip(found, words, strict=False):
         assert sentences["c"].startswith("site c: ")
         assert expected in sentences["c"]
     assert link.model() == pytest.approx(8.0)
