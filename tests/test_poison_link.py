@@ -22,7 +22,12 @@ def test_poisoned_updates_are_named_and_the_model_is_the_honest_sites(flower: Fl
     link.until(lambda: bool(link.state()["finished"]), "the run ends")
     found = link.refused()
     assert [list(one) for one in found] == [["c"]] * 4 + [[]]
-    words = ("not finite", "shape", "its reply is for round 2; round 3", "10000 training images")
+    words = (
+        "not finite",
+        "expected float32[2]",
+        "its reply is for round 2; round 3",
+        "10000 training images",
+    )
     for sentences, expected in zip(found, words, strict=False):
         assert sentences["c"].startswith("site c: ")
         assert expected in sentences["c"]
