@@ -1,13 +1,14 @@
 """The Flower ClientApp, the same in simulation and deployment: it only routes.
 
-The work is in ``fedderm.site_tasks``, imported with the first message: a server process that starts workers
-does not import torch for their sake.
+The work is in ``fedderm.site_tasks``, imported with the first message that is answered: a server process that
+starts workers does not import torch for their sake, nor does a hospital to refuse.
 """
 
 from flwr.app import Context, Message
-from flwr.clientapp import ClientApp
 
-app = ClientApp()
+from fedderm.hospital.gate import GatedApp
+
+app = GatedApp()
 
 
 @app.query()

@@ -25,7 +25,7 @@ from fedderm.evaluation.site_evaluation import evaluate_site
 from fedderm.evaluation.thresholds import positives_needed
 from fedderm.model.heads import Heads
 from fedderm.node import LocalSite, Seen
-from fedderm.settings import Experiment
+from fedderm.recipe import Terms
 from fedderm.site_method import SiteMethod
 
 
@@ -48,19 +48,21 @@ class Judged:
     """Of the test split by pool; of the calibration split at CALIBRATION."""
     replicates: Mapping[str, Replicates]
     """Keys ``pool.unit``."""
+    scores: Mapping[str, Scores]
+    """By split, of each image in the order of the site's table: they stay at the site."""
 
 
 def judge(
-    site: LocalSite, model: Heads, experiment: Experiment, frame: Frame, views: int, method: SiteMethod
+    site: LocalSite, model: Heads, terms: Terms, frame: Frame, views: int, method: SiteMethod | None = None
 ) -> Judged:
     """Return what ``model`` is worth at ``site``, before and after the site's own recalibration.
 
     Where ``method`` gives the site a personal model, it is judged beside the global one, and ``model`` is
-    that one afterwards. Nothing in the result goes below the site's minimum cell size.
+    that one afterwards. But for the scores, nothing in the result goes below the site's minimum cell size.
     """
-    settings, name = experiment.evaluation, site.settings.name
+    settings, name = terms.evaluation, site.settings.name
     calibration, test = (
-        site.score(model, split, views, experiment.training.precision) for split in ("calibration", "test")
+        site.score(model, split, views, terms.training.precision) for split in ("calibration", "test")
     )
     evaluation = evaluate_site(
         site=name,
@@ -72,10 +74,10 @@ def judge(
         attributes=site.attributes("test"),
         federation_point=frame.point,
         evidence=frame.evidence,
-        shift=_shift(site, calibration, frame, experiment),
-        settings=_settings(site, experiment),
+        shift=_shift(site, calibration, frame, terms),
+        settings=_settings(site, terms),
     )
-    pools = _pools(site, test.scores, experiment)
+    pools = _pools(site, test.scores, terms)
     shown = {pool: suppress(counts_of(scores), site.settings.min_cell) for pool, scores in pools.items()}
     shown[CALIBRATION] = suppress(
         counts_of(folded(calibration.scores, site.settings.min_cell)), site.settings.min_cell
@@ -86,39 +88,37 @@ def judge(
         for unit, drawn in site_replicates(
             scores,
             resamples=settings.bootstrap,
-            seed=site_seed(experiment.seed, name, "replicates"),
+            seed=site_seed(terms.seed, name, "replicates"),
             threshold=frame.point.threshold,
             min_cell=site.settings.min_cell,
         ).items()
     }
-    if method.personal:
+    if method is not None and method.personal:
         method.personalise(model)
-        personal = _personal(site, model, experiment, frame, views)
+        personal = _personal(site, model, terms, frame, views)
         evaluation = evaluation.model_copy(update={"personal": personal})
-    return Judged(evaluation, shown, replicates)
+    scores = {"calibration": calibration.scores, "test": test.scores}
+    return Judged(evaluation, shown, replicates, scores)
 
 
-def _settings(site: LocalSite, experiment: Experiment) -> EvaluationSettings:
-    settings = experiment.evaluation
+def _settings(site: LocalSite, terms: Terms) -> EvaluationSettings:
+    settings = terms.evaluation
     return EvaluationSettings(
         target_sensitivity=settings.target_sensitivity,
         confidence=settings.confidence,
         bootstrap=settings.bootstrap,
-        seed=experiment.seed,
-        scheme=experiment.model.scheme,
+        seed=terms.seed,
+        scheme=terms.model.scheme,
         min_cell=site.settings.min_cell,
         target_npv=settings.target_npv,
         max_referral=settings.max_referral,
     )
 
 
-def _personal(
-    site: LocalSite, model: Heads, experiment: Experiment, frame: Frame, views: int
-) -> PersonalEvaluation:
+def _personal(site: LocalSite, model: Heads, terms: Terms, frame: Frame, views: int) -> PersonalEvaluation:
     """Return what the site's personal model is worth at the site, at a threshold of its own."""
     calibration, test = (
-        site.score(model, split, views, experiment.training.precision).scores
-        for split in ("calibration", "test")
+        site.score(model, split, views, terms.training.precision).scores for split in ("calibration", "test")
     )
     found = evaluate_site(
         site=site.settings.name,
@@ -131,22 +131,22 @@ def _personal(
         federation_point=frame.point,
         evidence=None,
         shift=None,
-        settings=_settings(site, experiment),
+        settings=_settings(site, terms),
     )
     return PersonalEvaluation(
         operating_point=found.site_point, certificate=found.certificate, performance=found.after
     )
 
 
-def _shift(site: LocalSite, calibration: Seen, frame: Frame, experiment: Experiment) -> ShiftDiagnosis | None:
+def _shift(site: LocalSite, calibration: Seen, frame: Frame, terms: Terms) -> ShiftDiagnosis | None:
     """Return what changed at a held-out site, from its calibration images; their labels are not looked at.
 
     A training site is part of what it would be compared with.
     """
     if frame.reference is None or site.settings.role == "train":
         return None
-    settings = experiment.evaluation
-    seed = site_seed(experiment.seed, site.settings.name, "shift").generate_state(1)
+    settings = terms.evaluation
+    seed = site_seed(terms.seed, site.settings.name, "shift").generate_state(1)
     return diagnose(
         frame.reference,
         calibration.scores.triage,
@@ -157,12 +157,12 @@ def _shift(site: LocalSite, calibration: Seen, frame: Frame, experiment: Experim
     )
 
 
-def _pools(site: LocalSite, test: Scores, experiment: Experiment) -> dict[str, Scores]:
+def _pools(site: LocalSite, test: Scores, terms: Terms) -> dict[str, Scores]:
     """Return the test scores that the site adds to each pool."""
     shown = folded(test, site.settings.min_cell)
     pools: dict[str, Scores] = {site.settings.role: shown}
     # Beside the raw scores, the shifted ones tell the prevalence: not where a site keeps small cells to
     # itself.
-    if site.settings.role == "train" and experiment.prevalence_free and site.settings.min_cell <= 1:
+    if site.settings.role == "train" and terms.prevalence_free and site.settings.min_cell <= 1:
         pools[WITH_PRIOR] = shown.shifted(site.log_odds())
     return pools

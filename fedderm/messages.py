@@ -11,7 +11,9 @@ import numpy.typing as npt
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from pydantic import ValidationError
 
+from fedderm import __version__
 from fedderm.config import from_json, to_json
+from fedderm.refusal import Refused
 from fedderm.settings import Experiment
 from fedderm.weights import Arrays
 from strategies.arrays import to_record, view
@@ -27,6 +29,7 @@ RECALIBRATE: Final = "query.recalibrate"
 _ARRAYS, _CONFIG, _METRICS, _CARD = "arrays", "config", "metrics", "card"
 _COUNTS, _REPLICATES, _DOCUMENT, _MOMENTS = "counts", "replicates", "evaluation", "moments"
 _FEATURES, _REFERENCE = "features", "reference"
+_VERSION = "fedderm-version"
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,21 @@ def config_record(experiment: Experiment, **values: Any) -> ConfigRecord:
         key.replace("_", "-"): value if isinstance(value, bool | int | float | str) else json.dumps(value)
         for key, value in values.items()
     }
-    return ConfigRecord({"experiment": to_json(experiment), **plain})
+    return ConfigRecord({"experiment": to_json(experiment), _VERSION: __version__, **plain})
+
+
+def require_version(message: Message, who: str) -> None:
+    """Return if the server that wrote the message runs this version of fedderm; otherwise raise Refused.
+
+    Settings, records and numbers may mean something else in another version. ``who`` runs this one.
+    """
+    config = message.content.get(_CONFIG)
+    found = config.get(_VERSION) if isinstance(config, ConfigRecord) else None
+    if found != __version__:
+        theirs = "one that does not tell its version" if found is None else str(found)[:40]
+        raise Refused(
+            f"{who} runs fedderm {__version__} and the server {theirs}; install the same version at both"
+        )
 
 
 def request(
@@ -64,7 +81,8 @@ def read_instruction(message: Message) -> Instruction:
         raise ValueError(
             f"the {message.metadata.message_type} message carries no experiment; update the server"
         )
-    values = {key.replace("-", "_"): value for key, value in config.items() if key != "experiment"}
+    own = ("experiment", _VERSION)
+    values = {key.replace("-", "_"): value for key, value in config.items() if key not in own}
     try:
         return Instruction(_experiment(str(config["experiment"])), values)
     except ValidationError as error:

@@ -217,11 +217,18 @@ def worker_model(experiment: Experiment, arrays: Arrays, trunk: str = "") -> Hea
     gpus = experiment.resources.gpus_per_site
     model: Heads
     if experiment.training.trunk == "trained" or any(is_trunk(name) for name in arrays):
-        model = _build(experiment.model.model_dump_json(), gpus)
-    elif experiment.training.trunk == "lora":
+        return whole_model(experiment.model, arrays, gpus)
+    if experiment.training.trunk == "lora":
         model = _adapted(to_json(experiment), trunk, gpus)
     else:
         model = Heads(experiment.model, features_of(arrays)).to(pick_device(gpus))
+    load_arrays(model, arrays)
+    return model
+
+
+def whole_model(settings: ModelSettings, arrays: Arrays, gpus: float | Literal["auto"] = 0) -> Heads:
+    """Return this process's whole model with ``arrays`` loaded, on the CPU unless ``gpus`` is above 0."""
+    model = _build(settings.model_dump_json(), gpus)
     load_arrays(model, arrays)
     return model
 

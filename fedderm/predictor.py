@@ -18,6 +18,8 @@ from fedderm.weights import read_arrays
 from sites.diagnoses import CLASSES
 from sites.images import read_image, shades_of_grey, to_square
 
+_DESCRIPTION, _WEIGHTS = "model.json", "model.safetensors"
+
 
 class _UnknownSiteError(ValueError):
     """A site that the model has no operating point for."""
@@ -59,23 +61,18 @@ class Predictor:
 
         Raises ValueError where the folder holds no model, a file is damaged, or the site is unknown.
         """
-        folder = path / "model" if (path / "model" / "model.json").is_file() else path
+        folder = model_folder(path)
+        description = read_description(folder)
         try:
-            description = json.loads((folder / "model.json").read_text(encoding="utf-8"))
             settings = ModelSettings.model_validate(description["model"])
             point = OperatingPoint.model_validate(_point(description, site))
             views = int(description["views"])
-        except OSError as error:
-            raise ValueError(
-                f"{path}: holds no model (model/model.json is missing); give the folder of a finished run"
-            ) from error
         except _UnknownSiteError:
             raise
         except (KeyError, TypeError, ValueError) as error:
-            reason = " ".join(str(error).split())
-            raise ValueError(f"{folder / 'model.json'}: is damaged ({reason}); copy it again") from error
+            raise damaged(folder, error) from error
         model = Cascade(settings, pretrained=False)
-        load_arrays(model, read_arrays(folder / "model.safetensors"))
+        load_arrays(model, read_arrays(folder / _WEIGHTS))
         return cls(model, settings, point, views)
 
     def logits(self, image: Path) -> tuple[Floats, Floats | None]:
@@ -105,6 +102,36 @@ class Predictor:
         return Prediction(
             str(image), round(probability, 6), decision, self.point.threshold_probability, shares
         )
+
+
+def model_folder(path: Path) -> Path:
+    """Return the folder of the model that ``path`` names: a run's folder, a model's, or its file of weights.
+
+    Raises ValueError where there is none.
+    """
+    for folder in (path / "model", path, path.parent):
+        if (folder / _DESCRIPTION).is_file() and (folder != path.parent or path.name == _WEIGHTS):
+            return folder
+    raise ValueError(
+        f"{path}: holds no model (model/model.json is missing); give the folder of a finished run"
+    )
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """Return ``model.json``; raises ValueError where it is damaged."""
+    try:
+        found = json.loads((folder / _DESCRIPTION).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise damaged(folder, error) from error
+    if not isinstance(found, dict):
+        raise damaged(folder, TypeError("it is no object"))
+    return found
+
+
+def damaged(folder: Path, error: Exception) -> ValueError:
+    """Return the sentence for a ``model.json`` that lacks something."""
+    reason = " ".join(str(error).split())
+    return ValueError(f"{folder / _DESCRIPTION}: is damaged ({reason}); copy it again")
 
 
 def _point(description: dict[str, Any], site: str | None) -> Any:

@@ -14,10 +14,10 @@ import pandas as pd
 from pydantic import BaseModel, Field, ValidationError
 
 from fedderm import config
-from fedderm.counts_file import write_counts
 from fedderm.evaluation.counts import Counts
 from fedderm.evaluation.documents import FederationEvaluation, SiteEvaluation
-from fedderm.evaluation.long_format import COLUMNS, LongRow
+from fedderm.evaluation.long_format import LongRow
+from fedderm.evaluation_files import csv_of, json_of, table_csv, write_evaluation
 from fedderm.settings import Experiment
 from fedderm.weights import Arrays, read_arrays, save_arrays
 from fedderm.whole_file import write_whole
@@ -38,7 +38,7 @@ class RunFolder:
     @classmethod
     def create(cls, experiment: Experiment) -> Self:
         """Return a new folder ``<runs_dir>/<name>/<timestamp>`` with the resolved config."""
-        return cls.create_at(new_folder(experiment), experiment)
+        return cls.create_at(new_folder(experiment.runs_dir / experiment.name), experiment)
 
     @classmethod
     def create_at(cls, path: Path, experiment: Experiment) -> Self:
@@ -73,7 +73,7 @@ class RunFolder:
 
     def write_json(self, name: str, content: Any) -> None:
         """Write a JSON file in one step."""
-        self.write_text(name, json.dumps(content, indent=1, allow_nan=False) + "\n")
+        self.write_text(name, json_of(content))
 
     def read_json(self, name: str) -> Any:
         """Return a JSON file's content, None where there is none; raises ValueError where it is damaged."""
@@ -183,16 +183,11 @@ class RunFolder:
         counts: Mapping[str, Counts],
     ) -> None:
         """Write the final evaluation: documents, the long table, and counts by ``site/split``."""
-        self.write_json(
-            "evaluation/sites.json", {name: one.model_dump(mode="json") for name, one in sites.items()}
-        )
-        self.write_json("evaluation/federation.json", federation.model_dump(mode="json"))
-        write_counts(self.path / "evaluation" / "counts.npz", counts)
-        self.write_text("evaluation/metrics.csv", _csv(pd.DataFrame(list(rows), columns=list(COLUMNS))))
+        write_evaluation(self.path, sites, federation, rows, counts)
 
     def _append_metrics(self, number: int, rows: Iterable[LongRow]) -> None:
         """Add a round's rows; those of a round that was written but never finished are replaced."""
-        new = _csv(pd.DataFrame(list(rows), columns=list(COLUMNS)))
+        new = csv_of(rows)
         header, _, body = new.partition("\n")
         old = self._metrics_before(number) or f"{header}\n"
         self.write_text("rounds/metrics.csv", old + body)
@@ -205,7 +200,7 @@ class RunFolder:
         try:
             # As texts: a site may be called 007 or NA, and a number keeps its digits.
             table = pd.read_csv(path, dtype=str, keep_default_na=False)
-            return _csv(table[table["round"].astype(int) < number])
+            return table_csv(table[table["round"].astype(int) < number])
         except (ValueError, KeyError) as error:
             raise self._damaged("rounds/metrics.csv", " ".join(str(error).split())) from error
 
@@ -216,9 +211,8 @@ class RunFolder:
         )
 
 
-def new_folder(experiment: Experiment) -> Path:
-    """Return a new, empty folder ``<runs_dir>/<name>/<timestamp>``, the time in UTC."""
-    parent = experiment.runs_dir / experiment.name
+def new_folder(parent: Path) -> Path:
+    """Return a new, empty folder ``<parent>/<timestamp>``, the time in UTC."""
     parent.mkdir(parents=True, exist_ok=True)
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     for attempt in count():
@@ -241,7 +235,3 @@ class _State(BaseModel):
     round: Annotated[int, Field(ge=0)]
     finished: bool
     history: list[_Entry]
-
-
-def _csv(table: pd.DataFrame) -> str:
-    return table.to_csv(index=False, float_format="%.6g", lineterminator="\n")

@@ -9,6 +9,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from fedderm import config
 from fedderm.combinations import check_choices
+from fedderm.deploy.register import node_names
 from fedderm.evaluation.long_format import POOLED, LongRow
 from fedderm.preparation import prepare
 from fedderm.runs import RunFolder
@@ -24,7 +25,8 @@ def main(grid: Grid, context: Context) -> None:
     """Run the experiment that the run config names.
 
     Run config keys: ``config`` (a YAML file, relative to the working folder or to the app), ``data-root``,
-    ``set`` (overrides, separated by blanks), ``resume`` (a run folder to go on with).
+    ``set`` (overrides, separated by blanks), ``resume`` (a run folder to go on with), ``register`` (of a
+    federation of real sites, which `fedderm deploy run` names: who each node is).
     """
     values = {key: str(value) for key, value in context.run_config.items()}
     if values.get("resume"):
@@ -39,8 +41,11 @@ def main(grid: Grid, context: Context) -> None:
         check_choices(experiment)
         folder = RunFolder.create(experiment.alone())
     observer = LogObserver()
-    prepared = prepare(folder.experiment, folder, observer)
-    serve(grid, folder, observer, prepared)
+    if values.get("register"):
+        # Sites are on their own machines: there is nothing here to load or to audit.
+        serve(grid, folder, observer, None, registered=node_names(Path(values["register"])))
+    else:
+        serve(grid, folder, observer, prepare(folder.experiment, folder, observer))
     log.info("report: %s", folder.path / "report.html")
 
 

@@ -24,15 +24,17 @@ def serve(
     observer: Observer,
     prepared: Prepared | None,
     should_stop: Callable[[], bool] = lambda: False,
+    registered: Mapping[int, str] | None = None,
 ) -> None:
     """Train, evaluate, recalibrate and report; what an earlier sitting finished is kept.
 
     ``prepared`` is what was found out about simulated sites beforehand; None where sites are elsewhere and
-    the server knows what their cards say.
+    the server knows what their cards say. ``registered``: node id to the site whose node it is, where that is
+    known beforehand; other nodes are then left alone.
     """
     salt = secrets.token_hex(16)
     given_up = {} if prepared is None else prepared.given_up(salt)
-    conduct(grid, folder, observer, salt, given_up, should_stop)
+    conduct(grid, folder, observer, salt, given_up, should_stop, registered)
     build_report(folder.path)
 
 
@@ -43,6 +45,7 @@ def conduct(
     salt: str,
     given_up: Mapping[str, Sequence[str]],
     should_stop: Callable[[], bool] = lambda: False,
+    registered: Mapping[int, str] | None = None,
 ) -> None:
     """Train, evaluate and recalibrate, without a report; what an earlier sitting finished is kept.
 
@@ -54,7 +57,7 @@ def conduct(
     traffic = Traffic(**folder.state().get("traffic", {}))
     trunk, initial = start_of(folder)
     tracking = TrackingObserver(folder, observer)
-    session = Session(grid, folder, tracking, should_stop, salt, given_up, traffic, trunk)
+    session = Session(grid, folder, tracking, should_stop, salt, given_up, traffic, trunk, registered)
     session.note(stopped=None, trunk=trunk and trunk.digest)
     tracking.begin()
     try:

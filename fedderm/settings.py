@@ -209,3 +209,8 @@ class Experiment(Settings):
         one."""
         training = [site.name for site in self.sites if site.role == "train"]
         return training if self.baseline_site is None else [self.baseline_site]
+
+
+def adds_no_prevalence(training: TrainingSettings, strategy: StrategySettings) -> bool:
+    """Return whether scores are free of a site's prevalence: not Fed3R's, which has no loss to adjust."""
+    return training.prevalence_free and strategy.name != "fed3r"

@@ -2,11 +2,12 @@
 
 from typing import Any
 
+from fedderm import __version__
 from fedderm.node import LocalSite
 
 
 def site_card(site: LocalSite) -> dict[str, Any]:
-    """Return name, role, number of training images, counts by split and by diagnosis, and notes.
+    """Return name, role, version, number of training images, counts by split and by diagnosis, and notes.
 
     Counts below the site's ``min_cell`` are None. ``num_examples`` weighs the site's model and is
     always exact.
@@ -19,6 +20,7 @@ def site_card(site: LocalSite) -> dict[str, Any]:
     return {
         "name": site.settings.name,
         "role": site.settings.role,
+        "fedderm": __version__,
         "num_examples": len(site.rows("train")),
         "splits": sizes,
         "diagnoses": {name: _shown(count, minimum) for name, count in site.diagnoses().items()},

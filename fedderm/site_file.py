@@ -1,25 +1,43 @@
-"""Which site a Flower node holds: its line of the experiment, or the file that a hospital wrote."""
+"""Which site a Flower node holds, and where: a line of the experiment, or a hospital's own file."""
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fedderm.config_sentences import sentence_of
+from fedderm.hospital.policy import LEAST_CELL, Policy
 from fedderm.settings import Experiment
 from sites.catalogue import Site
 
 SITE_FILE = "site"
 """The key of a deployed node's ``--node-config`` that names its site file."""
 
-TRUNK_FILE = "trunk"
-"""The key of a deployed node's ``--node-config`` that names its file of a frozen trunk's weights."""
+
+class Home(BaseModel):
+    """Where a hospital's files lie: keys of its site file, beside those of the site."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    data_root: Path | None = None
+    """Where the sources' folders lie; a site with a ``path`` of its own needs none."""
+    work_dir: Path = Path(".fedderm")
+    """Pixel and feature caches, and what the site keeps of unfinished runs."""
+    trunk: Path | None = None
+    """The hospital's own copy of a frozen trunk's weights, for experiments that ask for a file."""
+
+
+class _Rules(BaseModel):
+    policy: Policy = Policy()
 
 
 class _SiteFile(BaseModel):
     site: list[Site]  # one; a list's entry is called by its name in a sentence
+
+
+Part = TypeVar("Part", bound=BaseModel)
 
 
 def site_of_node(experiment: Experiment, node_config: Mapping[str, Any]) -> Site:
@@ -40,27 +58,6 @@ def site_of_node(experiment: Experiment, node_config: Mapping[str, Any]) -> Site
     return experiment.sites[position]
 
 
-def with_own_weights(experiment: Experiment, name: str, node_config: Mapping[str, Any]) -> Experiment:
-    """Return the experiment with the path of the frozen trunk's weights on this machine.
-
-    A server must not choose what is read on a hospital's machine, which names its file itself. Raises
-    ValueError where site ``name`` has not.
-    """
-    needs_file = experiment.training.trunk != "trained" and experiment.model.pretrained not in (
-        "none",
-        "package",
-    )
-    if SITE_FILE not in node_config or not needs_file:
-        return experiment
-    if TRUNK_FILE not in node_config:
-        raise ValueError(
-            f"site {name}: the frozen trunk's weights come from a file; name your copy of it "
-            '(--node-config \'site="/path/site.yaml" trunk="/path/weights.safetensors"\')'
-        )
-    own = experiment.model.model_copy(update={"pretrained": str(node_config[TRUNK_FILE])})
-    return experiment.model_copy(update={"model": own})
-
-
 def is_site_file(path: Path) -> bool:
     """Return whether a YAML file describes one site rather than an experiment; not, where it is no YAML."""
     try:
@@ -70,21 +67,84 @@ def is_site_file(path: Path) -> bool:
     return isinstance(raw, dict) and "source" in raw and "sites" not in raw
 
 
+def at_home(experiment: Experiment, node_config: Mapping[str, Any]) -> Experiment:
+    """Return the experiment as this node works on it: at a hospital, places are those of its own site file.
+
+    A server must not choose what is read or written on a hospital's machine. Raises ValueError where the
+    experiment needs a file of weights and the site file names none.
+    """
+    if SITE_FILE not in node_config:
+        return experiment
+    path = Path(str(node_config[SITE_FILE]))
+    home = read_home(path)
+    own: dict[str, Any] = {"data_root": home.data_root, "work_dir": home.work_dir}
+    needs_file = experiment.training.trunk != "trained" and experiment.model.pretrained not in (
+        "none",
+        "package",
+    )
+    if needs_file:
+        if home.trunk is None:
+            raise ValueError(
+                f"site {read_site_file(path).name}: the frozen trunk's weights come from a file; name your "
+                f"copy of it in {path.name} (trunk: /path/weights.safetensors)"
+            )
+        own["model"] = experiment.model.model_copy(update={"pretrained": str(home.trunk)})
+    return experiment.model_copy(update=own)
+
+
 def read_site_file(path: Path) -> Site:
     """Return the site a hospital describes in its own YAML file; its relative ``path`` starts at that file.
 
+    Where it names no ``min_cell``, counts below LEAST_CELL do not leave. Raises ValueError naming file and
+    key.
+    """
+    raw = _read(path)
+    document = {"site": [_without(raw, Home, _Rules) if isinstance(raw, dict) else raw]}
+    try:
+        (site,) = _SiteFile.model_validate(document).site
+    except ValidationError as error:
+        raise ValueError(f"{path}: {sentence_of(error.errors(), document, _SiteFile)}") from error
+    if "min_cell" not in site.model_fields_set:
+        site = site.model_copy(update={"min_cell": LEAST_CELL})
+    return site if site.path is None else site.model_copy(update={"path": path.resolve().parent / site.path})
+
+
+def read_home(path: Path) -> Home:
+    """Return where a hospital's files lie; relative paths start at its site file.
+
     Raises ValueError naming file and key.
     """
-    raw: Any = None
+    home = _part(path, Home)
+    folder = path.resolve().parent
+    places = {key: folder / place for key, place in home if place is not None}
+    return home.model_copy(update=places)
+
+
+def read_policy(path: Path) -> Policy:
+    """Return what leaves the hospital, by its site file; raises ValueError naming file and key."""
+    return _part(path, _Rules).policy
+
+
+def _part(path: Path, part: type[Part]) -> Part:
+    """Return the keys of a site file that are ``part``'s."""
+    raw = _read(path)
+    named = {key: raw[key] for key in part.model_fields if key in raw} if isinstance(raw, dict) else {}
     try:
-        raw = {"site": [yaml.safe_load(path.read_text(encoding="utf-8-sig"))]}
-        (site,) = _SiteFile.model_validate(raw).site
+        return part.model_validate(named)
+    except ValidationError as error:
+        raise ValueError(f"{path}: {sentence_of(error.errors(), named, part)}") from error
+
+
+def _without(raw: dict[Any, Any], *parts: type[BaseModel]) -> dict[Any, Any]:
+    return {key: value for key, value in raw.items() if not any(key in one.model_fields for one in parts)}
+
+
+def _read(path: Path) -> Any:
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ValueError(f"{path}: the site file cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: is not UTF-8 text; expected a YAML site file") from error
     except yaml.YAMLError as error:
         raise ValueError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
-    except ValidationError as error:
-        raise ValueError(f"{path}: {sentence_of(error.errors(), raw, _SiteFile)}") from error
-    return site if site.path is None else site.model_copy(update={"path": path.resolve().parent / site.path})

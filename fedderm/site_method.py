@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from fedderm.inference import BATCH, BATCH_SIDE, batches
 from fedderm.model.heads import Heads
 from fedderm.model.state import load_arrays, own_names, parameter_arrays, to_arrays
 from fedderm.node import LocalSite
-from fedderm.settings import Experiment
+from fedderm.settings import Experiment, StrategySettings
 from fedderm.site_store import SiteStore
 from fedderm.training import TrainResult, initial_loss, rate_factors
 from fedderm.training_settings import TrainingSettings
@@ -51,16 +50,15 @@ class SiteMethod:
         name: str,
         sent: Mapping[str, Any],
         control: Mapping[str, npt.NDArray[Any]],
-        folder: Path | None = None,
     ) -> "SiteMethod":
-        """Return the method for the site called ``name``, whose state lies below ``folder``, or ``work_dir``.
+        """Return the method for the site called ``name``, whose state lies below ``work_dir``.
 
         Raises ValueError where the state is missing that the server counts on, or no round of this run's.
         """
         side = site_side(experiment.strategy.name)
         if not side.stateful:
             return cls(side, None, sent, control, 0, {})
-        store = SiteStore.of(folder or experiment.work_dir, str(sent.get("run", "")), name)
+        store = SiteStore.of(experiment.work_dir, str(sent.get("run", "")), name)
         counted = sent.get("state-round", 0)
         if type(counted) is not int or not 0 <= counted <= experiment.rounds:
             raise ValueError(f"site {name}: told of a state after round {counted}; update the server")
@@ -116,13 +114,12 @@ class Before:
     loss: float | None
 
 
-def adapt_to(model: Heads, site: LocalSite, experiment: Experiment) -> None:
+def adapt_to(model: Heads, site: LocalSite, strategy: StrategySettings) -> None:
     """Give ``model`` what a held-out site gets from FedBN and SiloBN: statistics of its calibration images.
 
     Labels are not looked at. Nothing changes for other strategies, for training sites, or where the config
     says ``held_out: mean``.
     """
-    strategy = experiment.strategy
     if site.settings.role == "held-out" and site_side(strategy.name).reestimates(strategy.parameters):
         reestimate(model, site.pixels, site.rows("calibration"))
 

@@ -17,6 +17,8 @@ from fedderm.evaluation.long_format import PERSONAL
 from fedderm.evaluation.scores import Scores
 from fedderm.evaluation.shift_reference import ShiftReference, feature_summary
 from fedderm.feature_moments import feature_moments
+from fedderm.hospital.predictions import keep_predictions
+from fedderm.hospital.record import Record
 from fedderm.judging import Frame, judge
 from fedderm.messages import Instruction
 from fedderm.model.heads import Heads
@@ -28,8 +30,9 @@ from fedderm.node import (
     site_seed,
     worker_model,
 )
+from fedderm.refusal import Refused, Tellable
 from fedderm.site_card import site_card
-from fedderm.site_file import SITE_FILE, site_of_node, with_own_weights
+from fedderm.site_file import SITE_FILE, at_home, site_of_node
 from fedderm.site_method import SiteMethod, adapt_to
 from fedderm.training import Stretch, train_locally
 from fedderm.trainset import TrainSet, pool
@@ -52,7 +55,7 @@ def train(message: Message, context: Context) -> Message:
     experiment = instruction.experiment
     site = _training_site(instruction, context)
     data, name = _train_set(instruction, site, context)
-    model = _model(instruction, site, message, context)
+    model = _model(instruction, message, context)
     stretch = Stretch(_round_of(instruction, name), experiment.rounds)
     seed = site_seed(experiment, name, stretch.round)
     method = _method(instruction, name, message, context)
@@ -63,7 +66,7 @@ def train(message: Message, context: Context) -> Message:
     try:
         result = train_locally(model, data, experiment.training, stretch, seed, method.objective())
     except ValueError as error:
-        raise ValueError(f"site {name}: {error}") from error
+        raise Tellable(f"site {name}: {error}") from error
     beside, told = method.after(before, model, result, stretch.round, experiment.training)
     metrics = {
         "server-round": stretch.round,
@@ -84,7 +87,7 @@ def head(message: Message, context: Context) -> Message:
     site = _training_site(instruction, context)
     data, _ = _train_set(instruction, site, context)
     _require_cells(site, data, "training.head_start: ridge")
-    model = _model(instruction, site, message, context)
+    model = _model(instruction, message, context)
     return messages.moments_reply(
         message, feature_moments(model, data, instruction.experiment.training.precision)
     )
@@ -95,9 +98,9 @@ def evaluate(message: Message, context: Context) -> Message:
     instruction = messages.read_instruction(message)
     experiment, values = instruction.experiment, instruction.values
     site = _site(instruction, context)
-    model = _model(instruction, site, message, context)
+    model = _model(instruction, message, context)
     wanted, min_cell = str(values.get("features_of", "")), site.settings.min_cell
-    adapt_to(model, site, experiment)
+    adapt_to(model, site, experiment.strategy)
     counts: dict[str, Any] = {}
     features: dict[str, Any] = {}
     splits = [split for split in str(values["splits"]).split(",") if len(site.rows(split))]
@@ -122,16 +125,20 @@ def recalibrate(message: Message, context: Context) -> Message:
     """Return what the final model is worth here, before and after the site's own recalibration."""
     instruction = messages.read_instruction(message)
     site = _site(instruction, context)
-    model = _model(instruction, site, message, context)
+    model = _model(instruction, message, context)
     values = instruction.values
     frame = Frame(
         point=OperatingPoint.model_validate_json(str(values["operating_point"])),
         evidence=FederationEvidence.model_validate_json(str(values["evidence"])),
         reference=_reference(message),
     )
-    adapt_to(model, site, instruction.experiment)
+    adapt_to(model, site, instruction.experiment.strategy)
     method = _method(instruction, site.settings.name, message, context)
     judged = judge(site, model, instruction.experiment, frame, int(values["views"]), method)
+    if SITE_FILE in context.node_config:
+        record = Record.of(Path(str(context.node_config[SITE_FILE])))
+        name = f"{instruction.experiment.name}-{message.metadata.run_id}.csv"
+        keep_predictions(record.predictions / name, site, judged)
     return messages.evaluation_reply(
         message,
         judged.evaluation.model_dump_json(),
@@ -140,28 +147,23 @@ def recalibrate(message: Message, context: Context) -> Message:
     )
 
 
-def _model(instruction: Instruction, site: LocalSite, message: Message, context: Context) -> Heads:
+def _model(instruction: Instruction, message: Message, context: Context) -> Heads:
     """Return the message's model, on this site's own trunk where that is frozen."""
-    experiment = with_own_weights(instruction.experiment, site.settings.name, context.node_config)
+    experiment = at_home(instruction.experiment, context.node_config)
     return worker_model(experiment, messages.read_arrays(message), messages.frozen_trunk(instruction))
 
 
 def _method(instruction: Instruction, name: str, message: Message, context: Context) -> SiteMethod:
-    """Return the strategy's side at this site; a hospital's state lies beside its own site file.
-
-    A server must not choose where something is written on a hospital's machine.
-    """
+    """Return the strategy's side at this site, whose state lies in the site's own ``work_dir``."""
     sent, control = messages.read_sent(message), messages.read_control(message)
-    own = context.node_config.get(SITE_FILE)
-    folder = instruction.experiment.work_dir if own is None else Path(str(own)).resolve().parent
-    return SiteMethod.of(instruction.experiment, name, sent, control, folder)
+    return SiteMethod.of(at_home(instruction.experiment, context.node_config), name, sent, control)
 
 
 def _round_of(instruction: Instruction, name: str) -> int:
     """Return the round of a ``train`` message; raises ValueError for one that the experiment has not."""
     number, rounds = instruction.values.get("server_round"), instruction.experiment.rounds
     if type(number) is not int or not 1 <= number <= rounds:
-        raise ValueError(f"site {name}: asked for round {number} of {rounds}; update the server")
+        raise Refused(f"site {name}: asked for round {number} of {rounds}; update the server")
     return number
 
 
@@ -175,7 +177,7 @@ def _site(instruction: Instruction, context: Context) -> LocalSite:
 
 
 def _opened(instruction: Instruction, site: Site, context: Context) -> LocalSite:
-    experiment = with_own_weights(instruction.experiment, site.name, context.node_config)
+    experiment = at_home(instruction.experiment, context.node_config)
     salt, given_up = messages.given_up_images(instruction, site.name)
     return open_site(experiment, site, salt, given_up, messages.frozen_trunk(instruction))
 
@@ -193,7 +195,7 @@ def _effective(instruction: Instruction, site: LocalSite) -> dict[str, float]:
 def _require_cells(site: LocalSite, data: TrainSet, what: str) -> None:
     counts = np.bincount(data.classes)
     if ((counts > 0) & (counts < site.settings.min_cell)).any():
-        raise ValueError(
+        raise Refused(
             f"site {site.settings.name}: {what} would tell a class of fewer than "
             f"{site.settings.min_cell} images (its min_cell); leave it out of the config, "
             "or lower min_cell at the site"
@@ -203,7 +205,7 @@ def _require_cells(site: LocalSite, data: TrainSet, what: str) -> None:
 def _training_site(instruction: Instruction, context: Context) -> LocalSite:
     site = _site(instruction, context)
     if site.settings.role != "train":
-        raise ValueError(f"site {site.settings.name} is held out: it refuses to train")
+        raise Refused(f"site {site.settings.name} is held out: it refuses to train")
     return site
 
 
@@ -213,11 +215,6 @@ def _train_set(instruction: Instruction, site: LocalSite, context: Context) -> t
     if not instruction.values.get("pooled", False):
         own = site.train_set(experiment.training)
         return _with_budget(own, instruction.values), site.settings.name
-    if SITE_FILE in context.node_config:
-        # A server must not choose what is read on a hospital's machine.
-        raise ValueError(
-            f"site {site.settings.name}: the pooled baseline is for simulations; it refuses to train"
-        )
     members = [_opened(instruction, one, context) for one in experiment.sites if one.role == "train"]
     # One site's pool is that site: it draws what it would draw in a federation of one.
     name = members[0].settings.name if len(members) == 1 else "(pooled)"

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from sites.case_mix import apply_case_mix
 from sites.diagnoses import DIAGNOSES, AkPolicy, class_index
+from sites.elsewhere import ElsewhereSite
 from sites.errors import SiteError
 from sites.fed_isic2019 import FedIsic2019Site
 from sites.files import nearest, quoted
@@ -22,7 +23,13 @@ from sites.table import SET_ASIDE, missing_images, validate
 from sites.words import composed, counted
 
 Site = Annotated[
-    HAM10000Site | Isic2019Site | IsicArchiveSite | FedIsic2019Site | FolderSite | SimulatedSite,
+    HAM10000Site
+    | Isic2019Site
+    | IsicArchiveSite
+    | FedIsic2019Site
+    | FolderSite
+    | SimulatedSite
+    | ElsewhereSite,
     Field(discriminator="source"),
 ]
 """Any site of a config; ``source`` says which."""

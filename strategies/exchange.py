@@ -6,7 +6,7 @@ arrival. Here a reply is handed on as soon as its turn comes and nothing holds o
 
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -85,24 +85,35 @@ def exchange(
 
 
 def wait_for_nodes(
-    grid: Grid, count: int, deadline_s: float, should_stop: Callable[[], bool] | None = None
+    grid: Grid,
+    count: int,
+    deadline_s: float,
+    should_stop: Callable[[], bool] | None = None,
+    wanted: Mapping[int, str] | None = None,
 ) -> list[int]:
     """Return the ids of the connected nodes, sorted, as soon as there are ``count`` of them.
 
+    ``wanted``: node id to its site's name, where it is known whose nodes are wanted; others do not count.
     Raises QuorumLost where they have not come within ``deadline_s`` seconds, Interrupted where
     ``should_stop`` says so.
     """
     start = time.monotonic()
-    while len(ids := sorted(grid.get_node_ids())) < count:
+    while len(ids := _connected(grid, wanted)) < count:
         if should_stop is not None and should_stop():
             raise Interrupted("stopped while waiting for sites to connect")
         if time.monotonic() - start >= deadline_s:
+            absent = sorted(set((wanted or {}).values()) - {(wanted or {}).get(one) for one in ids})
+            who = f" ({', '.join(absent)} did not)" if absent else ""
             raise QuorumLost(
-                f"{len(ids)} of {count} sites connected within {deadline_s:g} s; "
+                f"{len(ids)} of {count} sites connected within {deadline_s:g} s{who}; "
                 "start the missing ones, or take them out of the config"
             )
-        time.sleep(0.02)
+        time.sleep(0.02 if wanted is None else 0.5)  # hospitals take minutes, over a network
     return ids
+
+
+def _connected(grid: Grid, wanted: Mapping[int, str] | None) -> list[int]:
+    return sorted(one for one in grid.get_node_ids() if wanted is None or one in wanted)
 
 
 class _Post:

@@ -63,17 +63,36 @@ def report(
 
 
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="A finished run's folder.", show_default=False)],
-    against: Annotated[
+    model: Annotated[
         Path,
-        typer.Option(help="Another finished run, same sites and seed.", show_default=False),
+        typer.Argument(help="A finished run's folder; with --site, a model's will do.", show_default=False),
     ],
+    against: Annotated[
+        Path | None, typer.Option(help="Another finished run, same sites and seed.", show_default=False)
+    ] = None,
+    site: Annotated[
+        Path | None, typer.Option(help="Your hospital's site file (YAML): judge the model there, offline.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="With --site: a new folder for the report; default: beside that file.")
+    ] = None,
     data_root: DataRoot = None,
 ) -> None:
-    """Compare a run's model with another's on the same lesions: differences, intervals, tests."""
-    from fedderm.cli.comparing import evaluate_against
+    """Judge a model at a held-out hospital without any network (--site), or compare two runs (--against).
 
-    evaluate_against(run, against, data_root)
+    --site: metrics with intervals, thresholds and what they promise, what has changed, a report, predictions.
+    --against: differences on the same lesions, with intervals and tests.
+    """
+    if (against is None) == (site is None):
+        raise ValueError("fedderm evaluate: give either --site SITE.yaml or --against RUN")
+    if site is not None:
+        from fedderm.cli.validating import evaluate_at
+
+        evaluate_at(model, site, out)
+    elif against is not None:
+        from fedderm.cli.comparing import evaluate_against
+
+        evaluate_against(model, against, data_root)
 
 
 def predict(

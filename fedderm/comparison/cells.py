@@ -54,7 +54,7 @@ def scores_of(folder: RunFolder, job: Job) -> dict[tuple[str, Model], Scores]:
         given_up = frozenset(job.given_up.get(site.name, ()))
         local = open_site(experiment, site, job.salt, given_up, trunk)
         model = worker_model(experiment, arrays)
-        adapt_to(model, local, experiment)
+        adapt_to(model, local, experiment.strategy)
         parts = [local.score(model, split, views, precision).scores for split in _measured(local)]
         found[site.name, GLOBAL] = Scores.join(*parts)
         method = SiteMethod.of(experiment, site.name, kept.get(site.name, {}), {})

@@ -43,7 +43,7 @@ class ComparisonFolder:
     @classmethod
     def create(cls, experiment: Experiment) -> Self:
         """Return a new folder ``<runs_dir>/<name>/<timestamp>`` with the resolved config."""
-        folder = cls(RunFolder(new_folder(experiment), experiment))
+        folder = cls(RunFolder(new_folder(experiment.runs_dir / experiment.name), experiment))
         folder.run.write_text("config.yaml", config.dump(experiment))
         folder.run.write_json("environment.json", describe(experiment.seed, folder.run.since))
         folder.write_cells([])

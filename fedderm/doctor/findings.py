@@ -7,6 +7,7 @@ from typing import Final, Literal, Self
 
 from fedderm.runtime import Resources
 from fedderm.settings import EvaluationSettings, Experiment, ModelSettings
+from fedderm.site_file import read_home
 from sites.cache import PixelSettings
 
 Level = Literal["stops", "look", "fine"]
@@ -54,11 +55,20 @@ class Examination:
 
     @classmethod
     def of_a_hospital(cls, site_file: Path, data_root: Path | None) -> Self:
-        """Return the examination for a site file alone: an experiment's defaults, caches beside the file."""
+        """Return the examination for a site file alone: an experiment's defaults, the file's own places.
+
+        ``data_root`` takes the place of the file's.
+        """
         seed: int = Experiment.model_fields["seed"].default
-        caches: Path = Experiment.model_fields["work_dir"].default
-        work_dir = site_file.resolve().parent / caches
-        return cls(data_root, work_dir, seed, ModelSettings().pixels(), EvaluationSettings(), Resources())
+        home = read_home(site_file)
+        return cls(
+            data_root or home.data_root,
+            home.work_dir,
+            seed,
+            ModelSettings().pixels(),
+            EvaluationSettings(),
+            Resources(),
+        )
 
 
 def in_order_of_weight(findings: Iterable[Finding]) -> list[Finding]:

@@ -16,6 +16,7 @@ from fedderm.evaluation.replicates import COARSE_BINS, sum_replicates
 from fedderm.federation.roll_call import SiteCard
 from fedderm.federation.session import Session
 from fedderm.federation.standards import Standards, ask_standards
+from fedderm.recipe import recipe_of
 from fedderm.weights import Arrays
 from sites.diagnoses import CLASSES
 from strategies.arrays import to_record
@@ -143,7 +144,7 @@ def _summed(parts: Sequence[Replicates]) -> Replicates:
 def _description(
     session: Session, standards: Standards, evaluations: Mapping[str, SiteEvaluation]
 ) -> dict[str, Any]:
-    """Return what is needed to use the weights: architecture, preprocessing, classes, operating points."""
+    """Return what is needed to use and to judge the weights: recipe, classes, operating points."""
     experiment = session.experiment
     return {
         "fedderm": __version__,
@@ -154,6 +155,8 @@ def _description(
         "classes": list(CLASSES),
         "training_sites": experiment.trained_at(),
         "adapted_sites": _adapted(session, evaluations),
+        "recipe": recipe_of(experiment).model_dump(mode="json"),
+        "federation_certificate": standards.certificate.model_dump(mode="json"),
         "federation_point": standards.point.model_dump(mode="json"),
         "evidence": standards.evidence().model_dump(mode="json"),
         "site_points": {name: one.site_point.model_dump(mode="json") for name, one in evaluations.items()},

@@ -7,7 +7,7 @@ from typing import Any
 
 from flwr.app import Message
 
-from fedderm import messages
+from fedderm import __version__, messages
 from fedderm.budget import image_updates
 from fedderm.federation.session import Session
 from sites.salted import overlaps
@@ -31,8 +31,7 @@ def roll_call(session: Session) -> list[SiteCard]:
     Raises ValueError where a site cannot start (with its own sentence), where two share a name, and where two
     hold the same lesions or images.
     """
-    nodes = _nodes(session, len(session.experiment.sites))
-    strangers = [Member(node, f"node {position + 1}", 0) for position, node in enumerate(nodes)]
+    strangers = _nodes(session)
     ids = {member.name: member.node_id for member in strangers}
     answers = session.gather("roll call", messages.QUERY, strangers, None, _read)
     if answers.missing:
@@ -41,6 +40,11 @@ def roll_call(session: Session) -> list[SiteCard]:
     fingerprints: dict[str, dict[str, list[str]]] = {}
     for stranger, (details, prints) in answers.found.items():
         name = str(details["name"])
+        if session.registered is not None and name != stranger:
+            raise ValueError(
+                f"the site registered as {stranger} calls itself {name}; have it correct the name in its "
+                "site file"
+            )
         if name in fingerprints:
             raise ValueError(f"two nodes call themselves {name}; give each site its own name")
         fingerprints[name] = prints
@@ -66,6 +70,8 @@ def _said(node: str, text: str) -> str:
 
 def _read(message: Message) -> tuple[dict[str, Any], dict[str, list[str]]]:
     details, prints = messages.read_card(message)
+    if (found := details.get("fedderm", "of a version that it does not tell")) != __version__:
+        raise ValueError(f"it runs fedderm {found}, the server {__version__}: update the older one")
     missing = {"name", "role", "num_examples"} - details.keys()
     if missing or details["role"] not in ("train", "held-out"):
         raise ValueError(f"its card lacks {', '.join(sorted(missing)) or 'a role that exists'}")
@@ -111,16 +117,25 @@ def training_members(session: Session, cards: Sequence[SiteCard]) -> list[Member
     return members
 
 
-def _nodes(session: Session, expected: int) -> list[int]:
-    """Return the ids of the nodes, once as many are connected as the experiment lists sites."""
+def _nodes(session: Session) -> list[Member]:
+    """Return the nodes, once as many are connected as the experiment lists sites, or, where it is known whose
+    they are, once its sites' are.
+    """
+    listed = [site.name for site in session.experiment.sites]
+    wanted = None
+    if session.registered is not None:
+        wanted = {node: name for node, name in session.registered.items() if name in listed}
+        session.observer.stage("wait for the nodes", listed)
     deadline = session.experiment.strategy.deadline
-    nodes = wait_for_nodes(session.grid, expected, deadline, session.should_stop)
-    if len(nodes) > expected:
+    nodes = wait_for_nodes(session.grid, len(listed), deadline, session.should_stop, wanted)
+    if wanted is not None:
+        return [Member(node, wanted[node], 0) for node in nodes]
+    if len(nodes) > len(listed):
         raise ValueError(
-            f"{len(nodes)} nodes are connected but the experiment lists {expected} sites; start as many "
+            f"{len(nodes)} nodes are connected but the experiment lists {len(listed)} sites; start as many "
             "nodes as sites"
         )
-    return nodes
+    return [Member(node, f"node {position + 1}", 0) for position, node in enumerate(nodes)]
 
 
 def _refuse_overlaps(fingerprints: Mapping[str, Mapping[str, list[str]]]) -> None:

@@ -82,6 +82,8 @@ class Session:
     traffic: Traffic = field(default_factory=Traffic)
     trunk: FrozenTrunk | None = None
     """The trunk that sites have of their own and keep as it is; None where it is trained."""
+    registered: Mapping[int, str] | None = None
+    """Node id to the site whose node it is; None where nodes are believed what they say."""
 
     @property
     def experiment(self) -> Experiment:

@@ -2,7 +2,7 @@
 
 The node's config names its ``site``, its number of ``images``, its ``step`` and a folder ``gate``. In it the
 site says when it begins and ends a round (``b-2.began``, ``b-2.ended``), and waits as long as ``b-2.hold`` is
-there.
+there. ``poison``: a word for each round, of what it sends in place of an honest update.
 """
 
 import json
@@ -13,6 +13,8 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
+from fedderm import __version__
+
 app = ClientApp()
 
 
@@ -20,7 +22,7 @@ app = ClientApp()
 def query(message: Message, context: Context) -> Message:
     """Introduce the site, as fedderm's sites do."""
     held = context.node_config
-    card = {"name": held["site"], "role": "train", "num_examples": held["images"]}
+    card = {"name": held["site"], "role": "train", "fedderm": __version__, "num_examples": held["images"]}
     record = ConfigRecord({"json": json.dumps(card), "fingerprints": "{}"})
     return Message(RecordDict({"card": record}), reply_to=message)
 
@@ -34,7 +36,19 @@ def train(message: Message, context: Context) -> Message:
     while Path(f"{mark}.hold").exists():
         time.sleep(0.05)
     values = message.content["arrays"]["w"].numpy() + np.float32(held["step"])
-    metrics = MetricRecord({"server-round": number, "num-examples": int(held["images"]), "loss": 0.5})
+    images = int(held["images"])
+    poison = dict(enumerate(str(held.get("poison", "")).split(), start=1)).get(number, "none")
+    if poison == "nan":
+        values[1] = np.nan
+    elif poison == "huge":
+        values = np.full_like(values, 1e30)
+    elif poison == "shape":
+        values = np.zeros(3, np.float32)
+    elif poison == "round":
+        number -= 1
+    elif poison == "weight":
+        images *= 1000
+    metrics = MetricRecord({"server-round": number, "num-examples": images, "loss": 0.5})
     Path(f"{mark}.ended").touch()
     return Message(
         RecordDict({"arrays": ArrayRecord({"w": Array(values)}), "metrics": metrics}), reply_to=message
