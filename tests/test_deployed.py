@@ -115,6 +115,16 @@ def test_a_superlink_that_is_killed_in_mid_run_comes_back_with_its_nodes(
     assert same(weights(run), simulated_weights(path))
 
 
+def test_ctrl_c_stops_a_run_that_can_be_gone_on_with(uni: Deployment, tmp_path: Path) -> None:
+    path = experiment(tmp_path / "stopped", rounds=50)
+    uni.start("run", "run", uni.coordinator, path)
+    uni.until(lambda: "roll call" in uni.log("run"), "the run begins")
+    assert uni.stop("run") == 130
+    assert f"go on with: fedderm deploy run {uni.coordinator} --resume" in uni.log("run")
+    with control(Coordinator.open(uni.coordinator)) as calls:
+        assert calls.runs(limit=1)[0].status == "finished:stopped"
+
+
 def test_a_site_that_has_not_joined_is_told_before_anything_starts(uni: Deployment, tmp_path: Path) -> None:
     path = write_config(tmp_path, [{"name": "north", "lesions": 30}, {"name": "west", "lesions": 30}])
     told = fedderm("deploy", "run", uni.coordinator, path).sentence()
