@@ -4,6 +4,7 @@ The tests share it and come in the order of a federation's life: a run, a run th
 belong, code that a server would like to have run, a new key, a revoked one.
 """
 
+import base64
 import hashlib
 import json
 import signal
@@ -178,6 +179,21 @@ def test_a_site_cannot_read_anothers_messages(uni: Deployment) -> None:
     request = PullMessagesRequest(node=Node(node_id=uni.keys()["south"]["node_id"]))
     status, _ = status_of(fleet(uni, north, north.public_key()), "PullMessages", request)
     assert status == 401
+
+
+@pytest.mark.parametrize("kind", ["application/json", "application/octet-stream", ""])
+def test_a_call_that_flower_cannot_check_is_not_answered(uni: Deployment, kind: str) -> None:
+    """Flower looks at signatures in calls of its own kind alone; others must lead nowhere."""
+    north = read_node_key(uni.folder / "fedderm-north" / "node.key").public_key()
+    coordinator = Coordinator.open(uni.coordinator)
+    request = PullMessagesRequest(node=Node(node_id=uni.keys()["north"]["node_id"]))
+    answer = httpx.post(
+        f"https://{coordinator.address}/v1/fleet/pull-messages",
+        content=request.SerializeToString(),
+        headers={"flwr-public-key": base64.b64encode(flower_bytes(north)).decode(), "content-type": kind},
+        verify=str(coordinator.authority_file),
+    )
+    assert answer.status_code in (400, 401, 415, 422), answer.text
 
 
 def test_the_control_door_wants_the_token(uni: Deployment) -> None:
