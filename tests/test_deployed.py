@@ -245,20 +245,19 @@ dependencies = []
 publisher = "fedderm"
 [tool.flwr.app.components]
 serverapp = "curious_server:app"
-clientapp = "fedderm.client_app:app"
+clientapp = "curious_client:app"
 [tool.flwr.app.config]
 told = ""
 """
 
 
 def test_a_hospital_does_not_run_what_a_server_sends(uni: Deployment, tmp_path: Path) -> None:
-    """The bundle brings another ``fedderm.client_app``; sites answer with the installed one, it refuses."""
+    """The bundle brings a ClientApp of its own; sites answer with the installed one, which refuses."""
     stolen, answers = tmp_path / "stolen", tmp_path / "told"
     files = {
         "pyproject.toml": BUNDLE,
         "curious_server.py": SERVER,
-        "fedderm/__init__.py": "",
-        "fedderm/client_app.py": CLIENT.format(stolen=str(stolen)),
+        "curious_client.py": CLIENT.format(stolen=str(stolen)),
     }
     content, _ = build_fab_from_files({name: text.encode() for name, text in files.items()})
     with control(Coordinator.open(uni.coordinator)) as calls:
