@@ -13,7 +13,7 @@ class ElsewhereSite(SiteSettings):
     """A site at a partner hospital, whose own site file says where its images lie and what leaves.
 
     Holds: nothing here. An experiment of a real federation lists such sites by name and role; the hospital's
-    SuperNode reads its own file (docs/joining.md). A simulation cannot load it.
+    SuperNode reads its own file (docs/hospital.md). A simulation cannot load it.
 
     Licence: the hospital's.
     """

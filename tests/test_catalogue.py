@@ -222,3 +222,10 @@ def test_the_real_published_split(shared_data: Path, tmp_path: Path) -> None:
     inside = data.table[data.table["split"] != "test"]
     assert inside.groupby("lesion_id")["split"].nunique().max() == 1
     assert data.table.attrs["published_leak"]["leaked"] == 5
+
+
+def test_a_site_elsewhere_is_listed_but_never_loaded(tmp_path: Path) -> None:
+    site = ADAPTER.validate_python({"name": "north", "source": "elsewhere", "role": "held-out"})
+    assert (site.name, site.role) == ("north", "held-out")
+    with pytest.raises(SiteError, match=r"site 'north': source: elsewhere stands for .*fedderm deploy run"):
+        load_site(site, None, tmp_path, seed=1)

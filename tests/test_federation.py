@@ -24,7 +24,7 @@ from fedderm import client_app, messages
 from fedderm.federation.session import Answers
 from fedderm.node import site_seed, worker_model
 from fedderm.runs import RunFolder
-from fedderm.serving import first_model
+from fedderm.serving import first_model, serve
 from fedderm.training import Stretch, train_locally
 from strategies.errors import QuorumLost
 
@@ -240,6 +240,38 @@ def test_two_nodes_of_one_name_are_refused_before_training(root: Path) -> None:
     with pytest.raises(ValueError, match="two nodes call themselves west; give each site its own name"):
         run_in_memory(folder, change=impostor)
     assert state(folder)["round"] == 0
+
+
+def test_a_node_that_is_registered_under_another_name_is_refused(root: Path) -> None:
+    """Its site file says east; the coordinator registered its key as west's, and the other way round."""
+    folder, grid = new_run(root), AppGrid(3)
+    west, east, away = grid.get_node_ids()
+    with pytest.raises(ValueError, match="the site registered as east calls itself west"):
+        serve(grid, folder, Notes(), None, registered={west: "east", east: "west", away: "away"})
+    assert "train" not in grid.types_sent_to(WEST)
+
+
+def test_nodes_of_sites_that_the_config_does_not_list_are_left_alone(root: Path) -> None:
+    """Four hospitals are connected and registered, three take part: the fourth is not even asked its name."""
+    folder, grid = new_run(root, rounds=1), AppGrid(4)
+    registered = dict(zip(grid.get_node_ids(), ("west", "east", "away", "fourth"), strict=True))
+    serve(grid, folder, Notes(), None, registered=registered)
+    assert state(folder)["finished"]
+    assert grid.types_sent_to(3) == []
+
+
+def test_a_site_of_another_version_is_refused_by_name(root: Path) -> None:
+    def older(position: int, message: Message, reply: Message) -> Message:
+        if position == EAST and message.metadata.message_type == "query":
+            card, prints = messages.read_card(reply)
+            return messages.card_reply(message, {**card, "fedderm": "0.0.9"}, prints)
+        return reply
+
+    folder = new_run(root)
+    with pytest.raises(
+        ValueError, match=r"node 2: .*it runs fedderm 0\.0\.9, the server \d.*update the older"
+    ):
+        run_in_memory(folder, change=older)
 
 
 def test_two_sites_of_one_name_are_refused_in_the_config(root: Path) -> None:

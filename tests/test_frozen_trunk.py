@@ -218,7 +218,7 @@ def test_a_deployed_site_names_its_own_file_of_weights(root: Path, tmp_path: Pat
     node: dict[str, Any] = {"site": str(tmp_path / "site.yaml")}
     with pytest.raises(ValueError, match=r"site clinic: .* name your copy of it"):
         site_tasks._site(instruction, Context(1, 1, node, RecordDict(), {}))
-    node["trunk"] = str(tmp_path / "here.safetensors")
+    (tmp_path / "site.yaml").write_text(yaml.safe_dump({**site, "trunk": "here.safetensors"}))
     found = site_tasks._site(instruction, Context(1, 1, node, RecordDict(), {}))
     expected, _ = extract_features(saved, np.array(found.pixels[:3]))
     np.testing.assert_allclose(found.images[:3, 0, 0], expected, rtol=0, atol=1e-5)

@@ -6,14 +6,14 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from federations import raw_config
+from federations import raw_config, simulated
 from flwr.app import Context, Message, RecordDict
 
 from fedderm import client_app, config, messages
 from fedderm.node import LocalSite, open_site, site_seed, worker_model
 from fedderm.settings import Experiment
 from fedderm.site_card import site_card
-from fedderm.site_file import read_site_file, site_of_node
+from fedderm.site_file import at_home, read_home, read_site_file, site_of_node
 from fedderm.trainset import TrainSet
 from sites.cache import open_cache
 from sites.catalogue import load_site
@@ -40,7 +40,7 @@ def opened(
     return open_site(run, run.sites[position], SALT, given_up)
 
 
-def ask(run: Experiment, message_type: str, node_config: dict[str, Any], **values: Any) -> Message:
+def ask(run: Experiment, message_type: str, node_config: dict[str, Any], /, **values: Any) -> Message:
     """Return the ClientApp's reply to a message."""
     arrays = values.pop("arrays", None)
     record = None if arrays is None else to_record(arrays)
@@ -86,6 +86,57 @@ def test_a_site_files_relative_path_starts_at_the_file(tmp_path: Path) -> None:
     for path, expected in (("images", tmp_path / "images"), ("/elsewhere", Path("/elsewhere"))):
         (tmp_path / "site.yaml").write_text(yaml.safe_dump({"name": "w", "source": "folder", "path": path}))
         assert read_site_file(tmp_path / "site.yaml").path == expected
+
+
+def test_a_hospital_decides_where_its_node_reads_and_writes(folder: Path, tmp_path: Path) -> None:
+    """Whatever places the server's config names; in a simulation they are the config's."""
+    file = tmp_path / "site.yaml"
+    run = experiment(folder, data_root="/server/data", work_dir="/server/cache")
+    for written, data_root, work_dir in (
+        ("", None, tmp_path / ".fedderm"),
+        ("data_root: images\nwork_dir: cache", tmp_path / "images", tmp_path / "cache"),
+        ("data_root: /mnt/images\nwork_dir: /var/cache", Path("/mnt/images"), Path("/var/cache")),
+    ):
+        file.write_text(f"name: ward\nsource: simulated\nlesions: 30\n{written}\n")
+        mine = at_home(run, {"site": str(file)})
+        assert (mine.data_root, mine.work_dir) == (data_root, work_dir)
+        assert mine.model_copy(update={"data_root": run.data_root, "work_dir": run.work_dir}) == run
+    assert at_home(run, {"partition-id": 0}) is run
+
+
+def test_what_a_deployed_site_keeps_lies_where_its_file_says(folder: Path, tmp_path: Path) -> None:
+    """FedPer's heads, rendered images and pixels, after one message: nothing at the server's places."""
+    elsewhere = tmp_path / "server"
+    run = experiment(folder, work_dir=str(elsewhere), strategy={"name": "fedper"}, rounds=1)
+    hospital = tmp_path / "hospital"
+    hospital.mkdir()
+    site = {**simulated("ward", 30), "work_dir": "kept"}
+    (hospital / "site.yaml").write_text(yaml.safe_dump(site))
+    node = {"site": str(hospital / "site.yaml")}
+    asked: dict[str, Any] = {"server_round": 1, "run": "0" * 16, "state_round": 0, "pooled": False}
+    reply = ask(run, messages.TRAIN, node, arrays=arrays_of(run), **asked)
+    assert not reply.has_error(), reply
+    assert (hospital / "kept" / "site_state" / ("0" * 16) / "ward" / "0001.safetensors").is_file()
+    assert {path.name for path in hospital.iterdir()} == {"site.yaml", "kept"}
+    assert not elsewhere.exists()
+
+
+def test_a_frozen_trunks_file_is_the_hospitals_own(folder: Path, tmp_path: Path) -> None:
+    frozen = {"training": {"trunk": "frozen"}, "model": {"pretrained": "/server/weights.safetensors"}}
+    run, file = experiment(folder, **frozen), tmp_path / "site.yaml"
+    file.write_text("{name: ward, source: simulated, lesions: 30, trunk: w.safetensors}")
+    assert at_home(run, {"site": str(file)}).model.pretrained == str(tmp_path / "w.safetensors")
+    file.write_text("{name: ward, source: simulated, lesions: 30}")
+    with pytest.raises(ValueError, match=r"site ward: .*name your copy of it in site\.yaml \(trunk: "):
+        at_home(run, {"site": str(file)})
+    plain = experiment(folder, model={"pretrained": "/server/weights.safetensors"})
+    assert at_home(plain, {"site": str(file)}).model == plain.model, "a trunk that is trained is sent"
+
+
+def test_a_place_that_is_none_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "site.yaml").write_text("{name: w, source: simulated, work_dir: 3}")
+    with pytest.raises(ValueError, match=r"site\.yaml: work_dir: expected a path; found 3"):
+        read_home(tmp_path / "site.yaml")
 
 
 @pytest.mark.parametrize(

@@ -334,3 +334,10 @@ def test_waiting_for_nodes() -> None:
         wait_for_nodes(grid, 3, deadline_s=0.1)
     with pytest.raises(Interrupted):
         wait_for_nodes(grid, 3, deadline_s=5, should_stop=lambda: True)
+
+
+def test_waiting_for_certain_nodes_leaves_others_alone_and_names_who_is_missing() -> None:
+    grid = MemoryGrid({7: answering(START, 1), 3: answering(START, 1), 5: answering(START, 1)})
+    assert wait_for_nodes(grid, 2, deadline_s=1, wanted={7: "north", 3: "south"}) == [3, 7]
+    with pytest.raises(QuorumLost, match=r"1 of 2 sites connected within 0\.1 s \(west did not\); start"):
+        wait_for_nodes(grid, 2, deadline_s=0.1, wanted={7: "north", 4: "west"})

@@ -87,7 +87,7 @@ def run(folder: Path, path: Path | None, overrides: list[str], resume: Path | No
         from fedderm.deploy.running import follow_run
 
         with stop_is_ctrl_c():
-            follow_run(coordinator, run_folder, lambda text: print(text, end="", flush=True))
+            follow_run(coordinator, run_folder, lambda text: typer.echo(text, nl=False))
     console.site_table(run_folder.path)
     console.show(f"report: {run_folder.path / 'report.html'}")
 

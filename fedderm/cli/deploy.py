@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 app = typer.Typer(
-    help="Join real hospitals into a federation: docs/coordinating.md, docs/joining.md.",
+    help="Join real hospitals into a federation: docs/coordinator.md, docs/hospital.md.",
     no_args_is_help=True,
 )
 

@@ -11,6 +11,7 @@ import multiprocessing.forkserver
 import os
 import time
 from collections.abc import Callable
+from multiprocessing.context import ForkServerProcess
 
 import httpx
 from flwr.proto.runtime_pb2 import AcquireTaskRequest
@@ -23,6 +24,8 @@ from fedderm.client_app import app
 
 _ACQUIRE = "/flwr.proto.Runtime/AcquireTask"
 _PAUSE_S = 0.5
+_MOST_AT_WORK = 4
+"""Messages in process at a time; with more, the one that came first is given up."""
 
 
 def answer_messages(address: str, secret: bytes, is_over: Callable[[], bool]) -> None:
@@ -40,20 +43,23 @@ def answer_messages(address: str, secret: bytes, is_over: Callable[[], bool]) ->
         ],
     )
     wanted = AcquireTaskRequest(supported_task_types=[TaskType.CLIENT_APP])
+    at_work: list[ForkServerProcess] = []
     try:
         while not is_over():
+            at_work = [process for process in at_work if process.is_alive()]
             token = _next_task(client, wanted)
             if token is None:
                 time.sleep(_PAUSE_S)
                 continue
-            process = processes.Process(target=answer_one, args=(address, token, os.getpid()))
-            process.start()
-            try:
-                while process.is_alive() and not is_over():
-                    process.join(_PAUSE_S)
-            finally:
-                process.kill()  # where it is asked to stop in the middle of a message
+            # Nobody waits for the one before: where a run ended while its message was being fetched, Flower
+            # goes on trying for hours, and the next run's message would have to wait.
+            at_work.append(processes.Process(target=answer_one, args=(address, token, os.getpid())))
+            at_work[-1].start()
+            if len(at_work) > _MOST_AT_WORK:
+                at_work.pop(0).kill()
     finally:
+        for process in at_work:
+            process.kill()
         client.close()
 
 
