@@ -55,7 +55,7 @@ class Resources(BaseModel):
     """Sites that work at the same time, each in a process. None: as many as fit on this machine."""
     cpus_per_site: Annotated[int, Field(ge=1)] = 1
     """Threads of a site. The result depends on it in the last bits, but never on the number of workers."""
-    gpus_per_site: Annotated[float, Field(ge=0)] | Literal["auto"] = 0
+    gpus_per_site: Annotated[float, Field(ge=0)] | Literal["auto"] = 0.0
     """Fraction of a GPU for each site; 0 trains on the CPU even where there is a GPU. auto: what a site needs
     is measured, and as many share a GPU as its memory holds; the CPU where there is none."""
     address: str | None = None

@@ -150,7 +150,7 @@ def workers() -> list[int]:
             pid = parents[pid]
         return pid == os.getpid()
 
-    return [pid for pid, name in names.items() if name.startswith(b"ray::ClientAppActor") and below(pid)]
+    return [pid for pid, name in names.items() if name.startswith(b"ray::SiteWorker") and below(pid)]
 
 
 @pytest.mark.slow

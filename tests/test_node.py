@@ -105,7 +105,10 @@ def test_a_hospital_decides_where_its_node_reads_and_writes(folder: Path, tmp_pa
 
 
 def test_what_a_deployed_site_keeps_lies_where_its_file_says(folder: Path, tmp_path: Path) -> None:
-    """FedPer's heads, rendered images and pixels, after one message: nothing at the server's places."""
+    """FedPer's heads, rendered images and pixels, after one message: nothing at the server's places.
+
+    The log of what leaves lies beside the site file.
+    """
     elsewhere = tmp_path / "server"
     run = experiment(folder, work_dir=str(elsewhere), strategy={"name": "fedper"}, rounds=1)
     hospital = tmp_path / "hospital"
@@ -117,7 +120,7 @@ def test_what_a_deployed_site_keeps_lies_where_its_file_says(folder: Path, tmp_p
     reply = ask(run, messages.TRAIN, node, arrays=arrays_of(run), **asked)
     assert not reply.has_error(), reply
     assert (hospital / "kept" / "site_state" / ("0" * 16) / "ward" / "0001.safetensors").is_file()
-    assert {path.name for path in hospital.iterdir()} == {"site.yaml", "kept"}
+    assert {path.name for path in hospital.iterdir()} == {"site.yaml", "site.record", "kept"}
     assert not elsewhere.exists()
 
 
