@@ -42,11 +42,10 @@ def _steps(one: dict[str, Any]) -> Iterator[str]:
 
 def _halving(one: dict[str, Any]) -> Iterator[str]:
     whole, halved = one["peak_gib"]
-    difference, alike = (one[key] / one["way"] for key in ("difference", "difference_of_two_alike"))
     yield (
         f"{one['net']} b{one['batch']} {one['precision']}: {whole:.1f} -> {halved:.1f} GiB, in parts of "
-        f"{one['micro_batch']}; difference {difference:.2e} of the way (two alike: {alike:.2e}); seconds "
-        f"{one['seconds'][0]:.1f}, {one['seconds'][1]:.1f}"
+        f"{one['micro_batch']}; gradient differs by {one['difference']:.1e} (two alike: "
+        f"{one['difference_of_two_alike']:.1e}; by the precision itself: {one['rounding']:.1e})"
     )
 
 

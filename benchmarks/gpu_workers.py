@@ -11,16 +11,15 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
 
-from benchmarks.gpu_steps import Case, Ours, first_arrays
+from benchmarks.gpu_steps import Case, Ours
 from fedderm.devices import use_threads
 from fedderm.model.state import to_arrays
 from fedderm.training import Stretch, train_locally
-from strategies.site_side import LocalObjective
 
 
 def throughput(case: Case, counts: tuple[int, ...], seconds: float) -> list[dict[str, Any]]:
@@ -84,35 +83,45 @@ def worker() -> None:
         print(json.dumps({"images_per_second": rate}), flush=True)
 
 
+_STEP: Final[dict[str, Any]] = {
+    "optimizer": "sgd",
+    "momentum": 0.0,
+    "weight_decay": 0.0,
+    "learning_rate": 1.0,
+    "local_steps": 1,
+}
+
+
 @dataclass(frozen=True)
-class _Trained:
+class _Stepped:
     way: np.ndarray
     micro_batch: int
-    seconds: float
     peak: int
 
 
-def halving(case: Case, room: float, steps: int, precision: str) -> dict[str, Any]:
-    """Train with all of the memory and with ``room`` of what that needed; return how far the weights differ.
+def halving(case: Case, room: float, precision: str) -> dict[str, Any]:
+    """Take one step with all of the memory and one with ``room`` of what that needed; compare the gradients.
 
-    ``way`` is how far training moved them. The same training twice with all of the memory shows what the
-    GPU's own arithmetic leaves to chance.
+    The step is SGD's, so that the way from the first weights is the gradient. ``difference`` is the halved
+    batch's from the whole one's, ``difference_of_two_alike`` that of two whole ones, and ``rounding`` the
+    whole one's from one in float32 without TF32: what the precision costs by itself. All as parts of the
+    gradient's norm. ``precision`` is ``exact`` (float32 without TF32) or fedderm's.
     """
     rng = np.random.default_rng(1)
     pixels = rng.integers(0, 256, (2 * case.batch, case.side, case.side, 3), dtype=np.uint8)
-    start = first_arrays(case.experiment().model)
-    whole, again = (_trained(case, pixels, start, steps, precision) for _ in range(2))
+    whole, again = (_stepped(case, pixels, precision) for _ in range(2))
+    exact = _stepped(case, pixels, "exact")
     with memory_left(int(room * whole.peak)):
-        halved = _trained(case, pixels, start, steps, precision)
+        halved = _stepped(case, pixels, precision)
+    size = float(np.linalg.norm(whole.way))
     return {
         **asdict(case),
         "precision": precision,
         "micro_batch": halved.micro_batch,
         "peak_gib": [whole.peak / 2**30, halved.peak / 2**30],
-        "seconds": [whole.seconds, halved.seconds],
-        "way": float(np.linalg.norm(whole.way)),
-        "difference": float(np.linalg.norm(halved.way - whole.way)),
-        "difference_of_two_alike": float(np.linalg.norm(again.way - whole.way)),
+        "difference": float(np.linalg.norm(halved.way - whole.way)) / size,
+        "difference_of_two_alike": float(np.linalg.norm(again.way - whole.way)) / size,
+        "rounding": float(np.linalg.norm(exact.way - whole.way)) / size,
     }
 
 
@@ -130,20 +139,21 @@ def memory_left(size: int) -> Iterator[None]:
         torch.cuda.set_per_process_memory_fraction(1.0)
 
 
-def _trained(case: Case, pixels: Any, start: Any, steps: int, precision: str) -> _Trained:
-    ours = Ours(case, pixels, precision=precision)  # with the first weights
-    chosen = ours.settings.model_copy(update={"local_steps": steps, "local_epochs": None})
+def _stepped(case: Case, pixels: Any, precision: str) -> _Stepped:
+    exact = precision == "exact"
+    ours = Ours(case, pixels, precision="float32" if exact else precision, **_STEP)  # with the first weights
+    torch.set_float32_matmul_precision("highest" if exact else "high")
+    torch.backends.cudnn.allow_tf32 = not exact
+    start = to_arrays(ours.model)
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-    begun = time.perf_counter()
-    result = train_locally(ours.model, ours.data, chosen, Stretch(1, 1), (1, 1, 1), LocalObjective(0.01))
+    result = train_locally(ours.model, ours.data, ours.settings, Stretch(1, 1), (1, 1, 1))
     end = to_arrays(ours.model)
     way = np.concatenate(
         [(end[name] - start[name]).ravel() for name in start if start[name].dtype.kind == "f"]
     )
-    seconds = time.perf_counter() - begun
     peak = torch.cuda.max_memory_reserved() if torch.cuda.is_available() else 0
-    return _Trained(way, result.micro_batch, seconds, peak)
+    return _Stepped(way, result.micro_batch, peak)
 
 
 if __name__ == "__main__":

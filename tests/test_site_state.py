@@ -179,7 +179,7 @@ def test_a_held_out_site_normalises_with_its_own_images_or_with_the_mean(root: P
 
     arrays = first_model(folder.experiment).arrays
     model = worker_model(folder.experiment, arrays)
-    adapt_to(model, site, folder.experiment)
+    adapt_to(model, site, folder.experiment.strategy)
     norm = next(one for one in model.modules() if isinstance(one, torch.nn.BatchNorm2d))
     seen: list[torch.Tensor] = []
     handle = norm.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
@@ -192,9 +192,9 @@ def test_a_held_out_site_normalises_with_its_own_images_or_with_the_mean(root: P
 
     before = weights_of(worker_model(folder.experiment, arrays))
     mean = method_run(root, "silobn")
-    adapt_to(model, site, mean.experiment)
+    adapt_to(model, site, mean.experiment.strategy)
     assert same(weights_of(model), before), "held_out: mean"
-    adapt_to(model, local(folder, 0), folder.experiment)
+    adapt_to(model, local(folder, 0), folder.experiment.strategy)
     assert same(weights_of(model), before), "a training site has statistics of its own"
     reestimate(model, site.pixels, site.rows("calibration")[:1])
     assert same(weights_of(model), before), "one image has no variance"
