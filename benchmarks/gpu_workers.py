@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -142,6 +143,7 @@ def memory_left(size: int) -> Iterator[None]:
 def _stepped(case: Case, pixels: Any, precision: str) -> _Stepped:
     exact = precision == "exact"
     ours = Ours(case, pixels, precision="float32" if exact else precision, **_STEP)  # with the first weights
+    ours.model = deepcopy(ours.model)  # what its memory holds is not known yet
     torch.set_float32_matmul_precision("highest" if exact else "high")
     torch.backends.cudnn.allow_tf32 = not exact
     start = to_arrays(ours.model)

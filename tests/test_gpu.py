@@ -17,6 +17,7 @@ from fedderm.devices import autocast, pick_device
 from fedderm.gpu_sharing import measure, share
 from fedderm.inference import predict_logits, score_images
 from fedderm.model.cascade import Cascade
+from fedderm.model.dropout import BatchDropout
 from fedderm.model.state import load_arrays, to_arrays
 from fedderm.settings import Experiment, ModelSettings
 from fedderm.training import Stretch, train_locally
@@ -210,6 +211,16 @@ def test_a_batch_that_memory_does_not_hold_trains_to_the_same_weights() -> None:
     assert micro_batch in (32, 16)
     assert reserved <= 0.6 * peak
     assert float((halved - whole).norm()) < 0.01 * float(whole.norm())
+
+
+def test_dropout_draws_by_shape_alone() -> None:
+    """A class token lies scattered in its batch; a part's factors are drawn for values that do not exist yet."""
+    tokens = torch.ones(64, 197, 768, device="cuda")[:, 0]
+    kept = []
+    for values in (tokens, tokens.contiguous()):
+        torch.manual_seed(3)
+        kept.append(BatchDropout(0.3)(values))
+    assert torch.equal(*kept)
 
 
 def test_scores_do_not_depend_on_what_memory_holds() -> None:

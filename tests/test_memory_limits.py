@@ -20,6 +20,7 @@ from fedderm.feature_moments import feature_moments
 from fedderm.inference import extract_features, score_images
 from fedderm.memory_limits import MemoryLimit, fits, in_parts
 from fedderm.model.cascade import Cascade
+from fedderm.model.dropout import BatchDropout, PackedDropout
 from fedderm.model.heads import Heads
 from fedderm.settings import ModelSettings
 from fedderm.training import Stretch, TrainResult, initial_loss, train_locally
@@ -115,6 +116,25 @@ def test_without_the_whole_batchs_draws_weights_would_differ() -> None:
     train_locally(other, data(), chosen, Stretch(1, 2), (7, 1, 2))
     with pytest.raises(AssertionError):
         assert_same_weights(other, one, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", [BatchDropout, PackedDropout])
+def test_what_is_dropped_depends_on_the_shape_alone(kind: type[BatchDropout]) -> None:
+    """However values lie in memory, whole or in parts: a transformer's class token lies scattered."""
+    dropout, kept = kind(0.3), []
+    scattered = torch.ones(5, 8).t()
+    for values in (scattered, scattered.contiguous()):
+        torch.manual_seed(3)
+        kept.append(dropout(values))
+    torch.manual_seed(3)
+    parts = []
+    for part in (slice(0, 4), slice(4, 8)):
+        dropout.take_part(part, 8)
+        parts.append(dropout(scattered[part]))
+    dropout.take_whole()
+    assert torch.equal(kept[0], kept[1])
+    assert torch.equal(torch.cat(parts), kept[0])
+    assert (kept[0] == 0).any()
 
 
 def test_what_fitted_is_remembered_in_later_steps_and_rounds() -> None:

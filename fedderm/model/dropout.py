@@ -1,5 +1,6 @@
 """Dropout before the heads, whose draws are those of a whole batch also where memory takes it in parts."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -37,16 +38,20 @@ class BatchDropout(nn.Module):
         if not self.training or not self.p:
             return values
         if self._part is None:
-            return self.dropped(values)
+            return values * self.factors(len(values), values)
         part, count = self._part
         if self._calls == len(self._kept):
-            self._kept.append(self.dropped(values.new_ones(count, *values.shape[1:])))
+            self._kept.append(self.factors(count, values))
         self._calls += 1
         return values * self._kept[self._calls - 1][part]
 
-    def dropped(self, values: Tensor) -> Tensor:
-        """Return ``values`` after a draw from torch's global generator."""
-        return F.dropout(values, self.p)
+    def factors(self, count: int, values: Tensor) -> Tensor:
+        """Return what ``count`` images' values are multiplied by, drawn from torch's global generator.
+
+        The shape alone decides what is drawn. Of ``F.dropout(values)`` a GPU draws other values where these
+        lie otherwise in memory, as a transformer's class token does in a batch and not in a copy of it.
+        """
+        return F.dropout(values.new_ones(count, *values.shape[1:]), self.p)
 
 
 class PackedDropout(BatchDropout):
@@ -61,13 +66,13 @@ class PackedDropout(BatchDropout):
         super().__init__(min(255, round(p * 256)) / 256)
         self._octet = round(self.p * 256)
 
-    def dropped(self, values: Tensor) -> Tensor:
-        """Return ``values`` after a draw from torch's global generator."""
-        count = values.numel()
-        numbers = torch.empty(-(-count // 8), dtype=torch.int64, device=values.device).random_(-(2**63), None)
-        octets = numbers.view(torch.uint8)[:count].view(values.shape)
-        kept = (octets >= self._octet).to(values.dtype)
-        return values * kept.mul_(256 / (256 - self._octet))
+    def factors(self, count: int, values: Tensor) -> Tensor:
+        """Return what ``count`` images' values are multiplied by, drawn from torch's global generator."""
+        shape = (count, *values.shape[1:])
+        size = math.prod(shape)
+        numbers = torch.empty(-(-size // 8), dtype=torch.int64, device=values.device).random_(-(2**63), None)
+        kept = (numbers.view(torch.uint8)[:size].view(shape) >= self._octet).to(values.dtype)
+        return kept.mul_(256 / (256 - self._octet))
 
 
 def dropouts(model: nn.Module) -> Sequence[BatchDropout]:
