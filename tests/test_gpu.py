@@ -214,7 +214,7 @@ def test_a_batch_that_memory_does_not_hold_trains_to_the_same_weights() -> None:
 
 
 def test_dropout_draws_by_shape_alone() -> None:
-    """A class token lies scattered in its batch; a part's factors are drawn for values that do not exist yet."""
+    """A class token lies scattered in its batch; the factors of all parts are drawn beside the first."""
     tokens = torch.ones(64, 197, 768, device="cuda")[:, 0]
     kept = []
     for values in (tokens, tokens.contiguous()):
