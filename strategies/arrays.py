@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from functools import cached_property
 from io import BytesIO
 from typing import Any, NamedTuple, TypeVar
 
@@ -47,6 +48,20 @@ class NumPyArray(Array):
         buffer = BytesIO()
         np.save(buffer, self.values, allow_pickle=False)
         return buffer.getvalue()
+
+    @cached_property
+    def _plain(self) -> Array:
+        """What goes over a network: whoever receives it knows Flower's class alone."""
+        return Array(self.dtype, self.shape, self.stype, self.data)
+
+    @property
+    def children(self) -> dict[str, Any]:
+        """Return the pieces that Flower sends."""
+        return self._plain.children
+
+    def deflate(self) -> bytes:
+        """Return what Flower sends beside the pieces."""
+        return self._plain.deflate()
 
     def numpy(self) -> NDArray[Any]:
         """Return a copy of the values."""

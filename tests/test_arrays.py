@@ -28,6 +28,10 @@ def test_it_is_the_array_that_flower_would_make(values: NDArray[np.generic]) -> 
     np.testing.assert_array_equal(ours.numpy(), values)
     plain = Array(ours.dtype, ours.shape, ours.stype, ours.data)  # as a network hands it on
     np.testing.assert_array_equal(view(plain), values)
+    assert ours.object_id == flowers.object_id, "what Flower stores and sends, by its content"
+    assert ours.children.keys() == flowers.children.keys()
+    received = Array.inflate(ours.deflate(), ours.children)
+    np.testing.assert_array_equal(view(received), values)
     content = {"arrays": to_record({"w": values}), "config": ConfigRecord({"a": 1})}
     assert size(RecordDict(content)) == sum(record.count_bytes() for record in content.values())
 

@@ -138,10 +138,14 @@ def trained(run: Path) -> list[dict[str, Any]]:
     return [{key: entry[key] for key in ("round", "sites", "refused")} for entry in history]
 
 
+UNLIKE = ("round/seconds", "round/bytes_down", "round/evaluation_bytes_down")
+"""Curves of two runs that differ: what is sent down holds the run's paths, of unlike lengths."""
+
+
 def curves(run: Path) -> dict[str, list[tuple[int, float]]]:
     reader = EventAccumulator(str(run / "tensorboard"), size_guidance={"scalars": 0})
     reader.Reload()
-    tags = [tag for tag in reader.Tags()["scalars"] if tag not in ("round/seconds", "round/bytes_down")]
+    tags = [tag for tag in reader.Tags()["scalars"] if tag not in UNLIKE]
     return {tag: [(event.step, event.value) for event in reader.Scalars(tag)] for tag in tags}
 
 
