@@ -1,7 +1,7 @@
 """Which worker does which site's work next."""
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
@@ -45,16 +45,30 @@ class SiteQueue(Generic[Job]):
         """Add a job behind the others."""
         self._own.get(self._homes.get(site, -1), self._homeless).append(Waiting(job, site, kind))
 
-    def take(self, worker: int) -> Waiting[Job] | None:
-        """Return the worker's next job, whose site is at home with it from now on; None where none waits."""
-        queue = self._own[worker] or self._homeless or max(self._own.values(), key=len)
+    def put_back(self, job: Waiting[Job]) -> None:
+        """Add a job before the others that was taken and not begun."""
+        self._own.get(self._homes.get(job.site, -1), self._homeless).appendleft(job)
+
+    def take(self, worker: int, busy_with: Sequence[int] = ()) -> Waiting[Job] | None:
+        """Return the worker's next job, whose site is at home with it from now on; None where none waits.
+
+        ``busy_with``: sites whose jobs the worker has already. Then it takes one ahead only of its own sites
+        or of those without a home, of another site than these, and while every worker would still find one.
+        """
+        own = self._own[worker] or self._homeless
+        if busy_with:
+            queue = own if sum(map(len, (self._homeless, *self._own.values()))) > self.workers else None
+        else:
+            queue = own or max(self._own.values(), key=len)
         if not queue:
             return None
         first, *rest = list(queue)[:WINDOW]
         longest = max((first, *rest), key=self._usual)
-        chosen = first
-        if first.passed_over < WINDOW and self._usual(longest) > _LONGER * self._usual(first):
-            chosen = longest
+        ahead = first.passed_over < WINDOW and self._usual(longest) > _LONGER * self._usual(first)
+        chosen = longest if ahead else first
+        if chosen.site in busy_with:
+            return None
+        if ahead:
             first.passed_over += 1
         queue.remove(chosen)
         self._homes[chosen.site] = worker

@@ -12,8 +12,9 @@ import logging
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import ray
@@ -24,10 +25,12 @@ from ray.exceptions import RayActorError, RayTaskError
 
 from fedderm.local_grid import LocalGrid, failure
 from fedderm.site_queue import SiteQueue, Waiting
-from strategies.arrays import records
+from strategies.arrays import NumPyArray, records
 
 _LOG = logging.getLogger("flwr.fedderm")
 
+_AT_A_TIME: Final = 2
+"""Messages at a worker: one that it works on, one that waits there."""
 _REPLACED_WITHIN: Final = 60.0
 """Seconds after which a worker that cannot be replaced (its machine is gone) is given up."""
 
@@ -37,15 +40,19 @@ class SiteWorker:
 
     def __init__(self, app: ClientApp) -> None:
         self._app = app
+        self._held: dict[str, ArrayRecord] = {}
 
     def ready(self) -> None:
         """Return once the process is there."""
 
-    def work(
-        self, message: Message, context: Context, names: list[str], *arrays: ArrayRecord
-    ) -> tuple[Message, Context]:
-        """Return a site's reply and its context. ``arrays`` are views of shared memory."""
-        message.content.update(zip(names, arrays, strict=True))
+    def hold(self, keys: list[str], *records: ArrayRecord) -> None:
+        """Take arrays, views of shared memory, for the next messages: a round sends all sites the same."""
+        self._held.update(zip(keys, records, strict=True))
+
+    def work(self, message: Message, context: Context, arrays: Mapping[str, str]) -> tuple[Message, Context]:
+        """Return a site's reply and its context; ``arrays`` names what is held, the rest is let go."""
+        self._held = {key: self._held[key] for key in arrays.values()}
+        message.content.update({name: self._held[key] for name, key in arrays.items()})
         return self._app(message, context), context
 
 
@@ -54,13 +61,26 @@ class _Parcel:
     """A message on its way: without its arrays, which lie in shared memory."""
 
     message: Message
-    names: list[str]
-    arrays: list[Any]
+    arrays: Mapping[str, Any]
+    """What stands for each record, by its name."""
 
     def expired(self) -> bool:
         """Return whether nobody waits for the reply any more."""
         metadata = self.message.metadata
         return time.time() > metadata.created_at + metadata.ttl
+
+
+@dataclass(frozen=True)
+class _UnderWay:
+    """A message at a worker."""
+
+    waiting: Waiting[_Parcel]
+    answer: Any
+    sent: float = field(default_factory=time.monotonic)
+
+    @property
+    def parcel(self) -> _Parcel:
+        return self.waiting.job
 
 
 class WorkerGrid(LocalGrid):
@@ -75,6 +95,7 @@ class WorkerGrid(LocalGrid):
         self._replies: dict[str, Message] = {}
         self._shared: dict[int, Any] = {}
         self._actors = {worker: start() for worker in range(count)}
+        self._held: dict[int, set[str]] = {worker: set() for worker in range(count)}
         self._threads = [
             threading.Thread(target=self._drive, args=(worker,), daemon=True) for worker in self._actors
         ]
@@ -133,57 +154,94 @@ class WorkerGrid(LocalGrid):
         light.__dict__["_content"] = RecordDict(
             {name: record for name, record in message.content.items() if name not in arrays}
         )
-        return _Parcel(light, list(arrays), [self._share(record) for record in arrays.values()])
+        return _Parcel(light, {name: self._share(record) for name, record in arrays.items()})
 
     def _share(self, record: ArrayRecord) -> Any:
         key = id(record)
         if key not in self._shared:
             self._shared[key] = ray.put(record)
             weakref.finalize(record, self._shared.pop, key, None)
+            for name, there in ray.get(self._shared[key]).items():
+                if isinstance(here := record[name], NumPyArray):
+                    here.values = there.values  # or each model that is sent would be in memory twice
         return self._shared[key]
 
     def _drive(self, worker: int) -> None:
-        """Let one worker do one message after the other until the grid is closed or the worker is lost."""
-        while (next_ := self._next(worker)) is not None:
-            start = time.monotonic()
-            reply, lost = self._ask(worker, next_.job)
+        """Let one worker do one message after the other until the grid is closed or the worker is lost.
+
+        While it works the next message is on its way, so that it does not wait for this process in between.
+        """
+        under_way: deque[_UnderWay] = deque()
+        begin = time.monotonic()
+        while True:
+            while len(under_way) < _AT_A_TIME and (waiting := self._next(worker, under_way)) is not None:
+                under_way.append(_UnderWay(waiting, self._sent(worker, waiting.job)))
+            if not under_way:
+                return
+            done = under_way.popleft()
+            reply, lost = self._reply(done)
             with self._changed:
-                self._queue.took(next_, time.monotonic() - start)
-                if not next_.job.expired():
-                    self._replies[next_.job.message.metadata.message_id] = reply
+                now = time.monotonic()
+                self._queue.took(done.waiting, now - max(begin, done.sent))
+                if not done.parcel.expired():
+                    self._replies[done.parcel.message.metadata.message_id] = reply
+                if lost:  # what it had not begun is nobody's loss
+                    while under_way:
+                        self._queue.put_back(under_way.pop().waiting)
                 self._changed.notify_all()
-            del next_, reply  # or they would stay in memory while this thread waits for the next
+            begin = now
+            del done, reply  # or they would stay in memory while this thread waits for the next
             if lost and not self._replace(worker):
                 return
 
-    def _ask(self, worker: int, parcel: _Parcel) -> tuple[Message, bool]:
-        """Return a site's reply, and whether the worker died over it."""
-        node = parcel.message.metadata.dst_node_id
+    def _sent(self, worker: int, parcel: _Parcel) -> Any:
+        """Return what stands for the worker's answer, or why it could not be asked."""
+        context = self._contexts[parcel.message.metadata.dst_node_id]
+        keys = {name: ref.hex() for name, ref in parcel.arrays.items()}
+        lacking = {ref.hex(): ref for ref in parcel.arrays.values()}
+        for key in self._held[worker] & lacking.keys():
+            del lacking[key]
+        self._held[worker] = set(keys.values())
         try:
-            work = self._actors[worker].work.remote(
-                parcel.message, self._contexts[node], parcel.names, *parcel.arrays
-            )
-            reply, self._contexts[node] = ray.get(work)
+            if lacking:
+                self._actors[worker].hold.remote(list(lacking), *lacking.values())
+            return self._actors[worker].work.remote(parcel.message, context, keys)
+        except Exception as error:  # Ray itself is going down
+            return error
+
+    def _reply(self, done: _UnderWay) -> tuple[Message, bool]:
+        """Return a site's reply, and whether the worker died over it."""
+        message = done.parcel.message
+        try:
+            if isinstance(done.answer, Exception):
+                raise done.answer
+            reply, self._contexts[message.metadata.dst_node_id] = ray.get(done.answer)
             return reply, False
         except RayTaskError as error:
             # The site's own exception, without the worker's traceback in its text; that goes to the log.
             _LOG.error("%s", error)
             own = error.cause if isinstance(error.cause, Exception) else error
-            return failure(parcel.message, own), False
+            return failure(message, own), False
         except RayActorError as error:
-            return failure(parcel.message, error, ErrorCode.UNKNOWN), True
+            return failure(message, error, ErrorCode.UNKNOWN), True
         except Exception as error:  # a reply that cannot be read, or Ray itself is going down
             _LOG.exception("no reply")
-            return failure(parcel.message, error), False
+            return failure(message, error), False
 
-    def _next(self, worker: int) -> Waiting[_Parcel] | None:
-        """Return what this worker does next, as soon as there is something; None once the grid is closed."""
+    def _next(self, worker: int, under_way: Sequence[_UnderWay]) -> Waiting[_Parcel] | None:
+        """Return what this worker does next, as soon as there is something; None once the grid is closed.
+
+        Behind messages that are under way: None where there is nothing now that is better not left to others.
+        """
         with self._changed:
             while not self._closed:
-                if (found := self._queue.take(worker)) is None:
-                    self._changed.wait()
-                elif not found.job.expired():
+                found = self._queue.take(worker, [one.waiting.site for one in under_way])
+                if found is not None and not found.job.expired():
                     return found
+                if found is None:
+                    if under_way:
+                        return None
+                    self._changed.wait()
             return None
 
     def _replace(self, worker: int) -> bool:
@@ -197,6 +255,7 @@ class WorkerGrid(LocalGrid):
             fresh = self._start()
             with self._changed:
                 self._actors[worker] = fresh
+                self._held[worker] = set()
             _LOG.warning("a worker process died and is replaced")
             while not self._closed:
                 try:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, lru_cache
 from io import BytesIO
 from typing import Any, NamedTuple, TypeVar
 
@@ -34,13 +34,17 @@ class NumPyArray(Array):
     must stay as they are while the array is in use. Raises ValueError for Python objects.
     """
 
+    values: NDArray[Any]
+
     def __init__(self, values: NDArray[Any]) -> None:
         values = np.asarray(values, order="C").view()
         if values.dtype.hasobject:
             raise ValueError("it holds Python objects")
         values.flags.writeable = False
-        self.values = values
-        self.dtype, self.shape, self.stype = str(values.dtype), values.shape, SType.NUMPY
+        # Not by assignment, which Flower watches: each message brings a model of hundreds of arrays.
+        self.__dict__.update(
+            values=values, dtype=_name_of(values.dtype), shape=values.shape, stype=SType.NUMPY
+        )
 
     @property
     def data(self) -> bytes:  # type: ignore[override]
@@ -96,9 +100,23 @@ def size(content: RecordDict) -> int:
 def _length(array: Array) -> int:
     if not isinstance(array, NumPyArray):
         return len(array.data)
+    return _header_length(array.values.dtype, array.values.shape) + array.values.nbytes
+
+
+@lru_cache(maxsize=4096)
+def _header_length(dtype: np.dtype[Any], shape: tuple[int, ...]) -> int:
+    """Return the bytes of ``numpy.save`` before the values."""
     header = BytesIO()
-    npy.write_array_header_1_0(header, npy.header_data_from_array_1_0(array.values))
-    return header.tell() + array.values.nbytes
+    npy.write_array_header_1_0(
+        header, npy.header_data_from_array_1_0(np.broadcast_to(np.empty((), dtype), shape))
+    )
+    return header.tell()
+
+
+@lru_cache(maxsize=64)
+def _name_of(dtype: np.dtype[Any]) -> str:
+    """Return NumPy's own word for a dtype, which it takes longer to find than to copy a small array."""
+    return str(dtype)
 
 
 def view(array: Array) -> NDArray[Any]:

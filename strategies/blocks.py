@@ -24,6 +24,8 @@ def over_blocks(work: Callable[..., Result], *arrays: NDArray[Any]) -> list[Resu
     """
     flat = [array.reshape(-1) for array in arrays]
     count = flat[0].size
+    if 0 < count <= _BLOCK:  # most of a model's arrays
+        return [work(*flat)]
     if count <= _SPAN:
         return _span(work, flat, 0, count)
     spans = range(0, count, _SPAN)

@@ -75,3 +75,33 @@ def test_the_sites_of_a_lost_worker_are_done_by_the_others() -> None:
     assert sorted(taken(found, 0) for _ in range(4)) == [0, 1, 2, 3]
     fill(found, 2)
     assert [taken(found, 0), taken(found, 0), taken(found, 0)] == [0, 1, None]
+
+
+def test_a_job_is_taken_ahead_only_while_the_others_find_enough() -> None:
+    """Two workers, six sites: behind site 0 another is taken while more than two wait, and then no more."""
+    found = queue(6)
+    assert taken(found, 0) == 0
+    ahead = []
+    while (waiting := found.take(0, [0])) is not None:
+        ahead.append(waiting.job)
+    assert ahead == [1, 2, 3]
+    assert [taken(found, 1), taken(found, 1), taken(found, 1)] == [4, 5, None]
+
+
+def test_a_job_is_not_taken_ahead_from_another_worker_nor_behind_its_own_site() -> None:
+    found = queue(4)
+    for _ in range(4):
+        taken(found, 0)
+    fill(found, 4)
+    assert found.take(1, [7]) is None, "all four are at home with worker 0"
+    assert found.take(0, [0]) is None, "site 0 is what it works on"
+
+
+def test_what_was_not_begun_comes_back_first() -> None:
+    found = queue(4)
+    first, second = found.take(0), found.take(0)
+    assert first is not None
+    assert second is not None
+    found.put_back(second)
+    found.put_back(first)
+    assert [taken(found, 0) for _ in range(4)] == [0, 1, 2, 3]

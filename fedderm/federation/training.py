@@ -41,7 +41,7 @@ def run_rounds(session: Session, cards: Sequence[SiteCard], initial: Initial) ->
     """Return the final global model, as sites receive it: what is judged is what is kept.
 
     Finished rounds of an earlier sitting are not repeated. ``initial``: the model to begin with, where no
-    round has finished.
+    round has finished; its arrays are taken out of it.
     """
     folder, experiment = session.folder, session.experiment
     settings, done = experiment.strategy, int(folder.state()["round"])
@@ -51,10 +51,12 @@ def run_rounds(session: Session, cards: Sequence[SiteCard], initial: Initial) ->
     budget = baseline_budget(session, cards)
     if not done:
         session.note(statistics=sorted(initial.statistics), run=secrets.token_hex(8))
-    first = initial.arrays
+    first = dict(initial.arrays)
+    initial.arrays.clear()  # or whoever made it would keep it in memory through all rounds
     if not done and experiment.training.head_start == "ridge":
         first = {**first, **start_heads(session, members, first).arrays}
     arrays = to_record(folder.latest_arrays() or first)
+    del first
     round_settings = RoundSettings(
         deadline_s=settings.deadline,
         quorum=settings.quorum,
