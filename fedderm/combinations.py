@@ -1,6 +1,7 @@
 """Which strategy goes with which training, model and federation; nonsense is refused with the reason."""
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 from math import ceil
 from typing import Final
 
@@ -59,6 +60,8 @@ def _objections(experiment: Experiment) -> Iterator[str]:
         yield f"with training.trunk: {training.trunk} BatchNorm does not train; set trunk to trained"
     elif side.keeps in ("norms", "norm-statistics"):
         yield from _norm_objections(experiment)
+    if training.privacy is not None:
+        yield from _privacy_objections(experiment)
     if name == "fed3r":
         yield from _fed3r_objections(experiment)
     yield from _robust_objections(experiment)
@@ -75,6 +78,23 @@ def _norm_objections(experiment: Experiment) -> Iterator[str]:
             f"backbone {experiment.model.backbone} has no BatchNorm layers, so that it would be FedAvg; "
             "choose fedavg, or a backbone with BatchNorm such as tf_efficientnet_lite0"
         )
+
+
+def _privacy_objections(experiment: Experiment) -> Iterator[str]:
+    """What would leave of training images without noise; and what cannot be computed."""
+    side = site_side(experiment.strategy.name)
+    if side.needs_initial_loss or experiment.strategy.name == "fed3r":
+        what = "the loss" if side.needs_initial_loss else "sums over features"
+        yield f"it asks sites for {what}, which training.privacy does not cover; choose one of the two"
+    if experiment.strategy.weighting == "effective":
+        yield (
+            "strategy.weighting: effective tells a site's counts of classes, which training.privacy does not "
+            "cover; choose examples or equal"
+        )
+    if experiment.baseline == "pooled":
+        yield "baseline: pooled trains in one place, for which training.privacy is not made; leave out one"
+    if find_spec("opacus") is None:
+        yield "training.privacy needs opacus: pip install 'fedderm[privacy]'"
 
 
 def _fed3r_objections(experiment: Experiment) -> Iterator[str]:

@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
-Work = Literal["training", "scoring"]
+Work = Literal["training", "private", "scoring"]
 
 _FULL: Final = ("out of memory", "ALLOC_FAILED", "can't allocate memory")
 """In the errors of CUDA, its libraries and torch's CPU allocator, which have no type of their own."""

@@ -9,6 +9,7 @@ import numpy as np
 from flwr.app import Context, Message
 
 from fedderm import messages
+from fedderm.budget import batch_size, steps_of
 from fedderm.evaluation.counts import counts_of
 from fedderm.evaluation.disclosure import folded, suppress
 from fedderm.evaluation.documents import OperatingPoint
@@ -30,9 +31,10 @@ from fedderm.node import (
     site_seed,
     worker_model,
 )
+from fedderm.privacy_ledger import Ledger, cost_of, epsilon
 from fedderm.refusal import Refused, Tellable
 from fedderm.site_card import site_card
-from fedderm.site_file import SITE_FILE, at_home, site_of_node
+from fedderm.site_file import SITE_FILE, at_home, read_policy, site_of_node
 from fedderm.site_method import SiteMethod, adapt_to
 from fedderm.training import Stretch, train_locally
 from fedderm.trainset import TrainSet, pool
@@ -61,8 +63,11 @@ def train(message: Message, context: Context) -> Message:
     method = _method(instruction, name, message, context)
     if method.side.needs_initial_loss:
         _require_cells(site, data, f"strategy.name: {experiment.strategy.name}, which asks for a loss,")
+        if experiment.training.privacy is not None:
+            raise Tellable(f"site {name}: a loss has no noise, and training.privacy asks for it")
     method.personalise(model)
     before = method.before(model, data, experiment.training)
+    spent = _spent(instruction, name, stretch.round, len(data), context)
     try:
         result = train_locally(model, data, experiment.training, stretch, seed, method.objective())
     except ValueError as error:
@@ -76,6 +81,7 @@ def train(message: Message, context: Context) -> Message:
         "loss": result.loss,
         "triage-loss": result.triage_loss,
         "micro-batch": result.micro_batch,
+        **spent,
         **told,
     }
     return messages.train_reply(message, shown_arrays(model), metrics, beside)
@@ -85,6 +91,8 @@ def head(message: Message, context: Context) -> Message:
     """Return the moments of the train split's features under the model that was sent."""
     instruction = messages.read_instruction(message)
     site = _training_site(instruction, context)
+    if instruction.experiment.training.privacy is not None:
+        raise Tellable(f"site {site.settings.name}: moments have no noise, and training.privacy asks for it")
     data, _ = _train_set(instruction, site, context)
     _require_cells(site, data, "training.head_start: ridge")
     model = _model(instruction, message, context)
@@ -145,6 +153,38 @@ def recalibrate(message: Message, context: Context) -> Message:
         {name: counts.to_array() for name, counts in judged.counts.items()},
         judged.replicates,
     )
+
+
+def _spent(
+    instruction: Instruction, name: str, number: int, images: int, context: Context
+) -> dict[str, float]:
+    """Write down what private training of a round costs; return epsilon of the run so far, and delta.
+
+    Raises Refused where it would exceed a hospital's own limit, before anything is trained.
+    """
+    experiment, training = instruction.experiment, instruction.experiment.training
+    if training.privacy is None:
+        return {}
+    ledger = Ledger.of(at_home(experiment, context.node_config).work_dir, name)
+    run = str(instruction.values.get("run", ""))
+    try:
+        cost = cost_of(
+            training.privacy, run, number, images, batch_size(images, training), steps_of(images, training)
+        )
+    except ValueError as error:
+        raise Tellable(f"site {name}: {error}") from error
+    entries = [*ledger.entries(), cost]
+    if SITE_FILE in context.node_config:
+        policy = read_policy(Path(str(context.node_config[SITE_FILE])))
+        all_runs = epsilon(entries, policy.delta)
+        if policy.differential_privacy == "required" and all_runs > policy.max_epsilon:
+            raise Refused(
+                f"site {name}: with this round what it learned would cost epsilon {all_runs:.3g} (delta "
+                f"{policy.delta:g}) over all runs, and its policy allows {policy.max_epsilon:g} (max_epsilon)"
+            )
+    ledger.add(cost)
+    of_run = [one for one in entries if one.run == run]
+    return {"epsilon": epsilon(of_run, training.privacy.delta), "delta": training.privacy.delta}
 
 
 def _model(instruction: Instruction, message: Message, context: Context) -> Heads:

@@ -18,6 +18,7 @@ from fedderm.label_skew import logit_shifts
 from fedderm.losses import image_losses
 from fedderm.memory_limits import MemoryLimit, in_parts
 from fedderm.model.heads import Heads
+from fedderm.private_gradient import PrivateGradient, poisson_draws
 from fedderm.training_settings import TrainingSettings
 from fedderm.trainset import TrainSet
 from strategies.fednova import accumulated_rate
@@ -57,35 +58,42 @@ def train_locally(
     """Train ``model`` in place for ``local_epochs`` over ``data``, or ``local_steps``, or its own budget.
 
     All randomness follows from ``seed`` and nothing is kept between calls: the same call gives the same
-    weights. ``objective`` is what a method adds to the loss; None is FedAvg's. Raises ValueError when the
-    loss is not finite.
+    weights, but with ``settings.privacy`` (fedderm.private_gradient), which tells no losses either.
+    ``objective`` is what a method adds to the loss; None is FedAvg's. Raises ValueError when the loss is not
+    finite.
     """
     rng, generator = seeded(seed)
     device = next(model.parameters()).device
     size = batch_size(len(data), settings)
     _training_mode(model, settings, size)
     steps = _steps(settings, data, size)
-    order = data.draw(steps * size, rng)
     optimizer = _optimizer(model, settings, device)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    gradient = BatchGradient(model, settings, side_of(data.images[0]))
+    gradient: BatchGradient | PrivateGradient
+    if settings.privacy is None:
+        gradient = BatchGradient(model, settings, side_of(data.images[0]))
+        positions = list(data.draw(steps * size, rng).reshape(steps, size))
+    else:
+        gradient = PrivateGradient(model, settings, settings.privacy, side_of(data.images[0]), size)
+        positions = poisson_draws(len(data), size, steps)
+    order, ends = np.concatenate(positions), np.cumsum([0, *map(len, positions)])
     added = AddedGradient(model, objective or LocalObjective())
     rates = []
     # The whole round's at once: a copy to a GPU in each step would wait for the step before.
     classes = torch.from_numpy(data.classes[order]).to(device)
     shifts = torch.from_numpy(logit_shifts(data.drawn, model.scheme, settings)[order]).float().to(device)
     total = torch.zeros(2, dtype=torch.float64, device=device)
-    positions = list(order.reshape(steps, size))
     with training_batches(data, positions, settings.augmentation, generator, device) as batches:
         for step, batch in enumerate(batches):
             done = ((stretch.round - 1) * steps + step) / (stretch.rounds * steps)
             warmth = min(1.0, (step + 1) / max(5, 0.2 * steps))
             rates.append(_set_rate(optimizer, settings, done, warmth))
             optimizer.zero_grad(set_to_none=True)
-            part = slice(step * size, (step + 1) * size)
+            part = slice(ends[step], ends[step + 1])
             total += gradient.add(batch, classes[part], shifts[part])
-            # The site's own gradient is clipped, not what a method adds: control variates are means of it.
-            nn.utils.clip_grad_norm_(parameters, settings.clip_norm)
+            if settings.privacy is None:  # a private one is clipped image by image
+                # The site's own is clipped, not what a method adds: control variates are means of it.
+                nn.utils.clip_grad_norm_(parameters, settings.clip_norm)
             added.apply()
             optimizer.step()
             if step % 50 == 49 or step == steps - 1:  # a look at the loss waits for the GPU: not each step

@@ -24,6 +24,21 @@ class AugmentationSettings(Settings):
     """Channel gains, gamma, saturation, contrast and brightness."""
 
 
+class PrivacySettings(Settings):
+    """Example-level differential privacy of what a site learns (fedderm.private_gradient)."""
+
+    noise_multiplier: Positive
+    """Standard deviation of the noise on the sum of a batch's gradients, over ``max_grad_norm``."""
+    max_grad_norm: Positive = 1.0
+    """Each image's gradient is clipped to this norm."""
+    delta: Annotated[float, Field(gt=0, lt=1)] = 1e-5
+    """The probability with which epsilon may not hold; below one over a site's training images."""
+
+
+_WITHOUT_COUNTS = {"label_skew": "none", "oversampling": 1.0}
+"""What privacy asks for: all else depends on a site's counts of classes, which the noise does not cover."""
+
+
 class TrainingSettings(Settings):
     """What a training site does in one round."""
 
@@ -80,6 +95,8 @@ class TrainingSettings(Settings):
     augmentation: AugmentationSettings = AugmentationSettings()
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto: bfloat16 autocast on a GPU, float32 on a CPU."""
+    privacy: PrivacySettings | None = None
+    """Differential privacy at every site (docs/privacy.md); None: without."""
 
     @model_validator(mode="before")
     @classmethod
@@ -87,6 +104,27 @@ class TrainingSettings(Settings):
         if isinstance(given, dict) and given.get("local_steps") is not None:
             return {"local_epochs": None, **given}
         return given
+
+    @model_validator(mode="before")
+    @classmethod
+    def _privacy_counts_no_classes(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("privacy") is not None:
+            return {**_WITHOUT_COUNTS, **given}
+        return given
+
+    @model_validator(mode="after")
+    def _privacy_covers_all_that_leaves(self) -> Self:
+        if self.privacy is None:
+            return self
+        wrong = [key for key, value in _WITHOUT_COUNTS.items() if getattr(self, key) != value]
+        wrong += ["head_start"] if self.head_start != "none" else []
+        wrong += ["norm_statistics"] if self.norm_statistics != "frozen" else []
+        if wrong:
+            raise ValueError(
+                f"{' and '.join(wrong)} would tell of training images what privacy has no noise for; leave "
+                "out one or the other"
+            )
+        return self
 
     @model_validator(mode="after")
     def _passes_or_steps(self) -> Self:

@@ -185,7 +185,9 @@ class Session:
         shared: dict[str, Any] = {"salt": self.salt, "given_up": dict(self.given_up)}
         if self.trunk is not None:
             shared["trunk"] = self.trunk.digest
-        return messages.config_record(self.experiment, **shared, **values)
+        if self.experiment.training.privacy is not None and (run := self.folder.state().get("run")):
+            shared["run"] = run  # sites account for what it costs them
+        return messages.config_record(self.experiment, **{**shared, **values})
 
 
 def site_states(

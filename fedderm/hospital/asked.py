@@ -78,11 +78,8 @@ def _objection(kind: Kind, instruction: Instruction, site: SiteSettings, policy:
             f"it is asked to leave out {counted(len(given_up), 'image')}; a hospital chooses its images "
             "itself: take them out of its table"
         )
-    if kind in TRAINING and policy.differential_privacy == "required" and not is_private(experiment.training):
-        return (
-            "its policy lets what it learned leave only with differential privacy, and this run has none "
-            "(training.privacy)"
-        )
+    if policy.differential_privacy == "required" and (naked := _without_privacy(kind, experiment)):
+        return f"its policy lets what it learned leave only with differential privacy, and {naked}"
     if kind in ("evaluate", "recalibrate") and values.get("views") not in _VIEWS:
         return f"asked for {plain(values.get('views'))} views of an image; there are 1, 2 or 4"
     if kind == "evaluate":
@@ -94,6 +91,17 @@ def _objection(kind: Kind, instruction: Instruction, site: SiteSettings, policy:
                 f"(features: {plain(values.get('features_of', 'none'))}); it counts calibration and test, "
                 "each once"
             )
+    return ""
+
+
+def _without_privacy(kind: Kind, experiment: Experiment) -> str:
+    """Return what would leave of the train split without noise; nothing where all of it has noise."""
+    if kind in TRAINING and not is_private(experiment.training):
+        return "this run has none (training.privacy)"
+    if kind == "train.head":
+        return "the moments of its features have no noise (training.head_start, strategy.name)"
+    if kind == "query" and experiment.strategy.weighting == "effective":
+        return "its effective number of images tells its counts of classes (strategy.weighting)"
     return ""
 
 

@@ -141,6 +141,7 @@ def content_of(content: RecordDict) -> dict[str, Any]:
             ]
         else:
             found["keys"] = sorted(record)
+            found |= {key: record[key] for key in ("epsilon", "delta") if key in record}
         records.append(found)
     return {
         "records": records,

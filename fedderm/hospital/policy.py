@@ -7,7 +7,7 @@ from typing import Annotated, Final, Literal, get_args
 
 from pydantic import Field
 
-from fedderm.training_settings import Settings, TrainingSettings
+from fedderm.training_settings import Positive, Settings, TrainingSettings
 from sites.site import Role
 
 Kind = Literal["query", "train", "train.head", "evaluate", "recalibrate"]
@@ -35,6 +35,10 @@ class Policy(Settings):
     """Answers to ``evaluate`` and ``recalibrate`` in any 24 hours; a run of R rounds needs R + 2."""
     differential_privacy: Literal["optional", "required"] = "optional"
     """required: what was learned from the train split leaves only with differential privacy."""
+    max_epsilon: Positive = 8.0
+    """What all private training here, of all runs together, may add up to at ``delta``; with it a round that
+    would exceed it is refused."""
+    delta: Annotated[float, Field(gt=0, lt=1)] = 1e-5
     approve_runs: bool = False
     """A person at the hospital says yes to each run before anything is answered."""
 
@@ -53,11 +57,8 @@ class Policy(Settings):
 
 
 def is_private(training: TrainingSettings) -> bool:
-    """Return whether what leaves is differentially private: whether ``training`` has a section ``privacy``.
-
-    No experiment of this version can ask for one.
-    """
-    return training.model_dump().get("privacy") is not None
+    """Return whether the weights that leave are differentially private."""
+    return training.privacy is not None
 
 
 def policy_in_words(policy: Policy, name: str, role: Role, min_cell: int) -> list[str]:
@@ -74,7 +75,8 @@ def policy_in_words(policy: Policy, name: str, role: Role, min_cell: int) -> lis
     for limit, what in limits:
         told.append(f"At most {limit} {what} in 24 hours." if limit else f"No limit on {what}.")
     told.append(
-        "What is learned here leaves only with differential privacy."
+        f"What is learned here leaves only with differential privacy, at most epsilon {policy.max_epsilon:g} "
+        f"(delta {policy.delta:g}) over all runs."
         if policy.differential_privacy == "required"
         else "What is learned here may leave without differential privacy."
     )

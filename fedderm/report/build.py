@@ -132,6 +132,8 @@ def _content(run: RunFolder) -> dict[str, Any]:
         "cards": sections.site_cards(run),
         "rounds": rounds,
         "totals": sections.round_totals(rounds),
+        "privacy": sections.privacy_rows(run),
+        "privacy_settings": (run.config.get("training") or {}).get("privacy"),
         "traffic": run.state.get("traffic"),
         "exchange": (run.config.get("strategy") or {}).get("exchange"),
         "missing_sites": run.state.get("not_concluded") or {},

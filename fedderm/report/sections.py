@@ -155,6 +155,28 @@ def round_rows(run: RunFolder) -> list[RoundRow]:
     ]
 
 
+@dataclass(frozen=True)
+class PrivacyRow:
+    """What private training has cost one site in this run."""
+
+    site: str
+    epsilon: float
+    delta: float
+    rounds: int
+    """Rounds of it that counted."""
+
+
+def privacy_rows(run: RunFolder) -> list[PrivacyRow]:
+    """Return one row a site that trained with differential privacy."""
+    found: dict[str, PrivacyRow] = {}
+    for row in round_rows(run):
+        for site, told in row.sites.items():
+            if "epsilon" in told:
+                rounds = found[site].rounds if site in found else 0
+                found[site] = PrivacyRow(site, float(told["epsilon"]), float(told["delta"]), rounds + 1)
+    return [found[site] for site in sorted(found)]
+
+
 def round_totals(rows: list[RoundRow]) -> dict[str, float | None]:
     """Return the sums of seconds and bytes over all rounds; None where no round recorded any."""
     totals: dict[str, float | None] = {}

@@ -1,0 +1,92 @@
+"""What private training has cost a site: a line for each round that was trained, and the epsilon of all.
+
+The ledger lies in the site's own ``work_dir`` and is only ever added to. A round counts from the moment that
+it begins, whether or not its reply arrived or counted: what may have left is spent.
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+from fedderm.training_settings import PrivacySettings
+
+_ORDERS: Final = [1 + x / 10 for x in range(1, 100)] + list(range(12, 513))
+"""Renyi orders of which the best is taken."""
+
+
+@dataclass(frozen=True)
+class Spent:
+    """One round's noisy steps."""
+
+    run: str
+    round: int
+    noise_multiplier: float
+    sample_rate: float
+    """The probability with which an image is in a step's batch."""
+    steps: int
+
+
+def epsilon(spent: Sequence[Spent], delta: float) -> float:
+    """Return the epsilon at ``delta`` of all these steps together; 0 for none.
+
+    By Renyi differential privacy of the subsampled Gaussian mechanism (Mironov et al., arXiv:1908.10530),
+    as opacus accounts for it: neighbours are training sets with and without one image.
+    """
+    if not spent:
+        return 0.0
+    from opacus.accountants import RDPAccountant  # type: ignore[import-untyped]
+
+    accountant = RDPAccountant()
+    accountant.history = [(one.noise_multiplier, one.sample_rate, one.steps) for one in spent]
+    return float(accountant.get_epsilon(delta, alphas=_ORDERS))
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """One site's ledger."""
+
+    path: Path
+
+    @classmethod
+    def of(cls, work_dir: Path, site: str) -> "Ledger":
+        """Return the ledger below a ``work_dir``; it need not exist yet."""
+        return cls(work_dir / "privacy" / f"{site}.jsonl")
+
+    def entries(self) -> list[Spent]:
+        """Return all lines; raises ValueError for one that cannot be read, and so nothing is trained."""
+        if not self.path.exists():
+            return []
+        found = []
+        for number, line in enumerate(self.path.read_text(encoding="utf-8").splitlines(), start=1):
+            try:
+                found.append(Spent(**json.loads(line)))
+            except (ValueError, TypeError) as error:
+                raise ValueError(
+                    f"{self.path}, line {number}: the ledger of private training cannot be read; put back a "
+                    "whole copy of it, or what was spent is not known"
+                ) from error
+        return found
+
+    def add(self, spent: Spent) -> None:
+        """Add a line and see it on the disk. Raises OSError where the disk refuses."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(spent)) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def cost_of(privacy: PrivacySettings, run: str, number: int, images: int, batch: int, steps: int) -> Spent:
+    """Return what a round costs at a site of so many ``images``.
+
+    Raises ValueError where delta is not below one over them: it would allow to publish an image.
+    """
+    if privacy.delta >= 1 / images:
+        raise ValueError(
+            f"training.privacy.delta is {privacy.delta:g} and must be below one over the training images; "
+            "lower it"
+        )
+    return Spent(run, number, privacy.noise_multiplier, min(1.0, batch / images), steps)
