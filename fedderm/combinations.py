@@ -60,6 +60,8 @@ def _objections(experiment: Experiment) -> Iterator[str]:
         yield f"with training.trunk: {training.trunk} BatchNorm does not train; set trunk to trained"
     elif side.keeps in ("norms", "norm-statistics"):
         yield from _norm_objections(experiment)
+    if name == "dpfedavg":
+        yield from _client_privacy_objections(experiment)
     if training.privacy is not None:
         yield from _privacy_objections(experiment)
     if name == "fed3r":
@@ -78,6 +80,21 @@ def _norm_objections(experiment: Experiment) -> Iterator[str]:
             f"backbone {experiment.model.backbone} has no BatchNorm layers, so that it would be FedAvg; "
             "choose fedavg, or a backbone with BatchNorm such as tf_efficientnet_lite0"
         )
+
+
+def _client_privacy_objections(experiment: Experiment) -> Iterator[str]:
+    """What its epsilon does not count with."""
+    strategy, sites = experiment.strategy, sum(site.role == "train" for site in experiment.sites)
+    if strategy.parameters.get("sites") != sites:
+        yield f"sites is {strategy.parameters.get('sites')} and {sites} sites train; give their number"
+    if strategy.weighting != "equal":
+        yield "a site that weighs more has less noise than it is told; set strategy.weighting: equal"
+    if strategy.fraction < 1 or strategy.quorum < 1:
+        yield "its noise is for all sites in every round; set strategy.fraction and quorum to 1"
+    if experiment.training.norm_statistics == "local":
+        yield "running statistics get no noise; set training.norm_statistics: frozen"
+    if find_spec("opacus") is None:
+        yield "it needs opacus to say what it costs: pip install 'fedderm[privacy]'"
 
 
 def _privacy_objections(experiment: Experiment) -> Iterator[str]:

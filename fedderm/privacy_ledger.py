@@ -37,7 +37,7 @@ def epsilon(spent: Sequence[Spent], delta: float) -> float:
     """
     if not spent:
         return 0.0
-    from opacus.accountants import RDPAccountant  # type: ignore[import-untyped]
+    from opacus.accountants import RDPAccountant
 
     accountant = RDPAccountant()
     accountant.history = [(one.noise_multiplier, one.sample_rate, one.steps) for one in spent]

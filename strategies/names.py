@@ -17,6 +17,7 @@ STRATEGIES: Final[dict[str, str]] = {
     "fed3r": "strategies.fed3r:Fed3R",
     "cyclic": "strategies.cyclic:CyclicTransfer",
     "qfedavg": "strategies.qfedavg:FairFedAvg",
+    "dpfedavg": "strategies.dpfedavg:PrivateFedAvg",
     "fedavgm": "flwr.serverapp.strategy:FedAvgM",
     "fedadagrad": "flwr.serverapp.strategy:FedAdagrad",
     "fedadam": "flwr.serverapp.strategy:FedAdam",

@@ -206,7 +206,10 @@ def test_every_strategy_is_shown_models_in_float32(name: str) -> None:
     start, answers = model(large(0.5), 0.5), [site(moves(0.25), 10) for _ in range(4)]
     sites = members(10, 10, 10, 10)
     found = []
-    parameters: dict[str, Any] = {"fedprox": {"proximal_mu": 0.0}}.get(name, {})
+    parameters: dict[str, Any] = {
+        "fedprox": {"proximal_mu": 0.0},
+        "dpfedavg": {"noise_multiplier": 0.0, "clipping_norm": 1e9, "sites": 4},
+    }.get(name, {})
     for exchange in ("float32", "float16"):
         settings = RoundSettings(**{**vars(SETTINGS), "exchange": exchange})
         grid = MemoryGrid({one.node_id: answer for one, answer in zip(sites, answers, strict=True)})

@@ -202,6 +202,8 @@ PARAMETERS: dict[str, dict[str, float]] = {
     "qfedavg": {"client_learning_rate": 0.1},
     "fedavgm": {"server_momentum": 0.9},
     "feddyn": {"alpha": 0.5},
+    # Its noise is nobody's to repeat.
+    "dpfedavg": {"noise_multiplier": 0.0, "clipping_norm": 1e9, "sites": 7},
 }
 
 

@@ -15,6 +15,7 @@ from fedderm.evaluation.recalibration import federation_point
 from fedderm.federation.head_start import fed3r_round, start_heads
 from fedderm.federation.roll_call import SiteCard, baseline_budget, teaching, training_members
 from fedderm.federation.session import Answers, Session
+from fedderm.privacy_ledger import Spent, epsilon
 from fedderm.settings import StrategySettings
 from fedderm.weights import Arrays
 from strategies.arrays import to_record
@@ -26,6 +27,7 @@ from strategies.round_settings import RoundSettings
 from strategies.rounds import RoundResult, train_round
 
 SPLITS = "calibration,test"
+CLIENT_DELTA = 1e-5
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,12 @@ def run_rounds(session: Session, cards: Sequence[SiteCard], initial: Initial) ->
             "evaluation_bytes_down": session.traffic.down - before.down,
             "evaluation_bytes_up": session.traffic.up - before.up,
         }
-        entry = {**_entry(result), **evaluation, "not_evaluated": missing}
+        entry = {
+            **_entry(result),
+            **evaluation,
+            **_client_privacy(settings, number),
+            "not_evaluated": missing,
+        }
         memory = remembered(strategy, settings.name)
         folder.finish_round(number, messages.from_record(arrays), entry, rows, memory)
         session.note_traffic()
@@ -103,6 +110,15 @@ def run_rounds(session: Session, cards: Sequence[SiteCard], initial: Initial) ->
     if settings.average_last > 1:
         arrays = to_record(folder.mean_of_last(settings.average_last))
     return as_received(arrays, session.halved_names(arrays))
+
+
+def _client_privacy(settings: StrategySettings, rounds: int) -> dict[str, float]:
+    """Return what so many rounds tell of one site's taking part, where the server adds noise: all of them."""
+    if settings.name != "dpfedavg":
+        return {}
+    noise = float(settings.parameters["noise_multiplier"])
+    spent = [Spent("", number, noise, 1.0, 1) for number in range(1, rounds + 1)]
+    return {"client_epsilon": epsilon(spent, CLIENT_DELTA), "client_delta": CLIENT_DELTA}
 
 
 def evaluate_counts(

@@ -133,6 +133,9 @@ def _content(run: RunFolder) -> dict[str, Any]:
         "rounds": rounds,
         "totals": sections.round_totals(rounds),
         "privacy": sections.privacy_rows(run),
+        "client_privacy": next(
+            (one for one in reversed(run.state.get("history") or []) if "client_epsilon" in one), None
+        ),
         "privacy_settings": (run.config.get("training") or {}).get("privacy"),
         "traffic": run.state.get("traffic"),
         "exchange": (run.config.get("strategy") or {}).get("exchange"),
