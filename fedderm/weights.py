@@ -1,5 +1,7 @@
 """Named arrays as safetensors files, without torch. Nothing is ever unpickled."""
 
+import os
+import re
 from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
@@ -7,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors.numpy import load_file, save_file
 
-from fedderm.whole_file import write_whole
+from fedderm.whole_file import whole
 
 Arrays = dict[str, npt.NDArray[np.generic]]
 """A network's parameters and buffers by name."""
@@ -23,10 +25,21 @@ class FrozenTrunk(NamedTuple):
 
 
 def save_arrays(path: Path, arrays: Arrays) -> None:
-    """Write a safetensors file in one step: a reader sees the old file or the new one, whole."""
+    """Write a safetensors file in one step: a reader sees the old file or the new one, whole.
+
+    Straight from the arrays, without a copy of the model. Raises OSError where the disk refuses.
+    """
     contiguous = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-    # Not save_file: on a full disk it raises an error of its own that has no errno.
-    write_whole(path, save(contiguous))
+    with whole(path) as temporary:
+        try:
+            save_file(contiguous, temporary)
+        except SafetensorError as error:
+            # It tells the system's error in its sentence alone.
+            number = re.search(r"os error (\d+)", str(error))
+            if number is None:
+                raise
+            code = int(number[1])
+            raise OSError(code, os.strerror(code), str(path)) from error
 
 
 def read_arrays(path: Path) -> Arrays:
