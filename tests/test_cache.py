@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from full_disk import files_of_at_most
 from pydantic import ValidationError
 from site_images import site_data, write_images
 
@@ -289,14 +289,8 @@ def test_disk_that_fills_up_while_building(folder: Path, small_disk: Path) -> No
 
 
 def test_file_size_limit_is_a_full_disk(folder: Path, tmp_path: Path) -> None:
-    """RLIMIT_FSIZE gives a real failing write where no disk can be mounted."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
-    try:
-        with pytest.raises(SiteError, match="the disk became full"):
-            open_cache(site_data(folder), SETTINGS, tmp_path / "work")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with files_of_at_most(20_000), pytest.raises(SiteError, match="the disk became full"):
+        open_cache(site_data(folder), SETTINGS, tmp_path / "work")
     assert leftovers(tmp_path) == []
     assert open_cache(site_data(folder), SETTINGS, tmp_path / "work").pixels.shape[0] == 12
 

@@ -1,11 +1,11 @@
 """Files of weights: whole or not at all, the same bits back, and a sentence for what is none."""
 
 import errno
-import resource
 from pathlib import Path
 
 import numpy as np
 import pytest
+from full_disk import files_of_at_most
 
 from fedderm.weights import read_arrays, save_arrays
 
@@ -28,16 +28,10 @@ def test_every_dtype_shape_and_bit_comes_back(tmp_path: Path) -> None:
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
-    """A limit on the size of files stands for a full disk."""
     target = tmp_path / "w.safetensors"
     save_arrays(target, {"a": np.zeros(2)})
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
-    try:
-        with pytest.raises(OSError, match="File too large") as caught:
-            save_arrays(target, {"a": np.ones(100_000)})
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with files_of_at_most(100_000), pytest.raises(OSError, match="File too large") as caught:
+        save_arrays(target, {"a": np.ones(100_000)})
     assert (caught.value.errno, caught.value.filename) == (errno.EFBIG, str(target))
     assert list(tmp_path.iterdir()) == [target]
     assert read_arrays(target)["a"].tolist() == [0, 0]
