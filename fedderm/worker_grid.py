@@ -49,6 +49,10 @@ class SiteWorker:
         """Take arrays, views of shared memory, for the next messages: a round sends all sites the same."""
         self._held.update(zip(keys, records, strict=True))
 
+    def let_go(self, key: str) -> None:
+        """Forget arrays that nobody sends any more, so that their memory has room for the next."""
+        self._held.pop(key, None)
+
     def work(self, message: Message, context: Context, arrays: Mapping[str, str]) -> tuple[Message, Context]:
         """Return a site's reply and its context; ``arrays`` names what is held, the rest is let go."""
         self._held = {key: self._held[key] for key in arrays.values()}
@@ -160,11 +164,23 @@ class WorkerGrid(LocalGrid):
         key = id(record)
         if key not in self._shared:
             self._shared[key] = ray.put(record)
-            weakref.finalize(record, self._shared.pop, key, None)
+            weakref.finalize(record, self._let_go, key)
             for name, there in ray.get(self._shared[key]).items():
                 if isinstance(here := record[name], NumPyArray):
                     here.values = there.values  # or each model that is sent would be in memory twice
         return self._shared[key]
+
+    def _let_go(self, key: int) -> None:
+        """Forget a record that is gone, here and at the workers: what they hold stays in shared memory."""
+        ref = self._shared.pop(key, None)
+        with self._changed:
+            if ref is None or self._closed:
+                return
+            for worker, held in self._held.items():
+                if ref.hex() in held:
+                    held.remove(ref.hex())
+                    with contextlib.suppress(Exception):  # a worker that is dead holds nothing
+                        self._actors[worker].let_go.remote(ref.hex())
 
     def _drive(self, worker: int) -> None:
         """Let one worker do one message after the other until the grid is closed or the worker is lost.
@@ -198,16 +214,17 @@ class WorkerGrid(LocalGrid):
         """Return what stands for the worker's answer, or why it could not be asked."""
         context = self._contexts[parcel.message.metadata.dst_node_id]
         keys = {name: ref.hex() for name, ref in parcel.arrays.items()}
-        lacking = {ref.hex(): ref for ref in parcel.arrays.values()}
-        for key in self._held[worker] & lacking.keys():
-            del lacking[key]
-        self._held[worker] = set(keys.values())
-        try:
-            if lacking:
-                self._actors[worker].hold.remote(list(lacking), *lacking.values())
-            return self._actors[worker].work.remote(parcel.message, context, keys)
-        except Exception as error:  # Ray itself is going down
-            return error
+        with self._changed:  # nothing is let go between this look at what the worker holds, and the message
+            lacking = {ref.hex(): ref for ref in parcel.arrays.values()}
+            for key in self._held[worker] & lacking.keys():
+                del lacking[key]
+            self._held[worker] = set(keys.values())
+            try:
+                if lacking:
+                    self._actors[worker].hold.remote(list(lacking), *lacking.values())
+                return self._actors[worker].work.remote(parcel.message, context, keys)
+            except Exception as error:  # Ray itself is going down
+                return error
 
     def _reply(self, done: _UnderWay) -> tuple[Message, bool]:
         """Return a site's reply, and whether the worker died over it."""
