@@ -1,4 +1,4 @@
 """What is measured, and against what (README.md).
 
-A package of its own, not a namespace: opacus installs a ``benchmarks``, too, which would be found in its place.
+A package of its own, not a namespace: opacus installs a ``benchmarks``, too, which would be found instead.
 """

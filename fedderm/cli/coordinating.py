@@ -72,9 +72,11 @@ def register(folder: Path, join_file: Path, told: str | None) -> None:
 def superlink(folder: Path) -> None:
     """Serve until Ctrl-C."""
     coordinator = Coordinator.open(folder)
+    from fedderm.deploy.log_file import kept_in
     from fedderm.deploy.superlink import serve_superlink
 
-    serve_superlink(coordinator, _say)
+    with kept_in(coordinator.log):
+        serve_superlink(coordinator, _say)
 
 
 def run(folder: Path, path: Path | None, overrides: list[str], resume: Path | None) -> None:
@@ -98,9 +100,11 @@ def status(folder: Path) -> None:
 
     found = status_of(Coordinator.open(folder), datetime.now(UTC))
     _say(found.server)
-    table = plain_table("site", "state", "since (UTC)", "key until", "fingerprint", folding="fingerprint")
+    table = plain_table(
+        "site", "state", "since (UTC)", "key until", "last answer", "fingerprint", folding="last answer"
+    )
     for one in found.sites:
-        table.add_row(one.site, one.state, one.since, one.until, one.fingerprint)
+        table.add_row(one.site, one.state, one.since, one.until, one.last, one.fingerprint)
     output().print(table if found.sites else "no site has joined, and no kit was made")
     if found.runs:
         runs = plain_table("run", "state", "begun (UTC)", "details", folding="details")

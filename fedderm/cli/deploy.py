@@ -109,11 +109,18 @@ def run(
 
 
 @app.command("status")
-def status(folder: Folder) -> None:
-    """Coordinator: show the sites, what ends when, and the latest runs."""
-    from fedderm.cli import coordinating
+def status(
+    folder: Annotated[
+        Path, typer.Argument(help="The coordinator's folder, or a hospital's kit.", show_default=False)
+    ],
+) -> None:
+    """Show sites, what ends when and the latest runs; at a hospital, if its node runs and is admitted."""
+    from fedderm.cli import coordinating, joining
 
-    coordinating.status(folder)
+    if not (folder / "kit.json").is_file():
+        coordinating.status(folder)
+    elif not joining.status(folder):
+        raise typer.Exit(2)
 
 
 @app.command("rotate")

@@ -7,6 +7,8 @@ from fedderm.cli.stopping import stop_is_ctrl_c
 from fedderm.cli.terminal import output
 from fedderm.deploy.joining import Statement
 from fedderm.deploy.kit import Kit
+from fedderm.deploy.log_file import kept_in
+from fedderm.deploy.site_status import log_of, node_status
 from fedderm.deploy.validity import day
 from strategies.errors import Interrupted
 
@@ -38,10 +40,18 @@ def supernode(folder: Path) -> None:
     from fedderm.deploy.supernode import run_supernode
 
     try:
-        with stop_is_ctrl_c():
+        with stop_is_ctrl_c(), kept_in(log_of(kit)):
             run_supernode(kit, _say)
     except KeyboardInterrupt as error:
         raise Interrupted(f"{kit.settings.site}: stopped; the site is offline") from error
+
+
+def status(folder: Path) -> bool:
+    """Print how the node is; return whether it is running and admitted."""
+    found = node_status(Kit.open(folder))
+    for sentence in found.sentences:
+        _say(sentence)
+    return found.fine
 
 
 def _tell_key(statement: Statement) -> None:

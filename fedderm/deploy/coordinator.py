@@ -111,6 +111,16 @@ class Coordinator:
         return self.path / "register.json"
 
     @property
+    def runs(self) -> Path:
+        """Return where it is noted which run has which folder."""
+        return self.path / "runs.jsonl"
+
+    @property
+    def log(self) -> Path:
+        """Return where what the SuperLink prints is kept."""
+        return self.path / "log" / "superlink.log"
+
+    @property
     def kits(self) -> Path:
         """Return the folder of kits."""
         return self.path / "kits"

@@ -74,20 +74,20 @@ class Door:
         if scope["method"] == "GET" and path == ADMISSION:
             await self._tell_admission(scope, send)
         elif scope["method"] != "POST" or path not in FLEET:
-            await _answer(send, 404, {"detail": "there is nothing here"})
+            await answer(send, 404, {"detail": "there is nothing here"})
         else:
             verdict = self._judge(scope)
             if verdict.admitted:
                 await self._inside(scope, receive, send)
             else:
                 # 401 is what ends a SuperNode that is connected, with its next heartbeat.
-                await _answer(send, 401, {"detail": verdict.sentence})
+                await answer(send, 401, {"detail": verdict.sentence})
 
     async def _tell_admission(self, scope: Scope, send: Send) -> None:
         asked = parse_qs(scope["query_string"].decode("latin-1")).get("key", [""])[0]
         now = datetime.now(UTC)
         told = Admission(**self._register.judge(asked, now)._asdict(), versions=self._versions, now=now)
-        await _answer(send, 200, told.model_dump(mode="json"))
+        await answer(send, 200, told.model_dump(mode="json"))
 
     def _judge(self, scope: Scope) -> Verdict:
         values = [value for name, value in scope["headers"] if name == _KEY_HEADER]
@@ -101,7 +101,8 @@ class Door:
         return self._register.judge(fingerprint(key), datetime.now(UTC))
 
 
-async def _answer(send: Send, status: int, content: dict[str, Any]) -> None:
+async def answer(send: Send, status: int, content: dict[str, Any]) -> None:
+    """Send a JSON answer."""
     body = json.dumps(content).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})

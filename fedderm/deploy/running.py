@@ -13,6 +13,7 @@ from flwr.supercore.fab import Fab
 from fedderm.deploy.control import Control, control
 from fedderm.deploy.coordinator import Coordinator
 from fedderm.deploy.documents import versions
+from fedderm.deploy.history import note_run
 from fedderm.deploy.register import read_register
 from fedderm.runs import RunFolder
 from fedderm.settings import Experiment
@@ -76,6 +77,7 @@ def follow_run(coordinator: Coordinator, folder: RunFolder, show: Callable[[str]
         calls.apply_register(coordinator)
         config = {"resume": str(folder.path), "register": str(coordinator.register)}
         run_id = calls.start(bundle(), {**config})
+        note_run(coordinator, run_id, folder.path)
         try:
             for part in calls.log(run_id):
                 show(part)

@@ -26,6 +26,7 @@ from flwr.superlink.main import create_app
 from fedderm.deploy.control import OWNER, control
 from fedderm.deploy.coordinator import Coordinator
 from fedderm.deploy.door import Door
+from fedderm.deploy.health import WithHealth
 from fedderm.deploy.programs import flower_program, secret_file
 from fedderm.deploy.register import LiveRegister
 
@@ -51,8 +52,9 @@ def serve_superlink(coordinator: Coordinator, tell: Tell) -> None:
 async def _serve(coordinator: Coordinator, inner: socket.socket, outer: socket.socket, tell: Tell) -> None:
     secret = secrets.token_bytes(32)
     inside = create_app(_config(coordinator, secret), SuperLinkLifespan)
-    control_door = _server(coordinator, inside, lifespan=True)
     open_door = _server(coordinator, Door(inside, LiveRegister(coordinator.register)), lifespan=False)
+    told = WithHealth(inside, coordinator, lambda: open_door.started and not open_door.should_exit)
+    control_door = _server(coordinator, told, lifespan=True)
     asked_to_stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, asked_to_stop.set)

@@ -14,6 +14,7 @@ from fedderm.deploy.kit import Kit
 from fedderm.deploy.node_key import fingerprint, read_node_key
 from fedderm.deploy.programs import flower_program, secret_file
 from fedderm.deploy.site_process import answer_messages
+from fedderm.deploy.site_status import only_one
 from fedderm.deploy.validity import check_validity
 from fedderm.site_file import SITE_FILE, read_home
 
@@ -30,12 +31,13 @@ def run_supernode(kit: Kit, tell: Tell) -> None:
     site_file = kit.site_file()
     os.umask(0o077)
     read_home(site_file).work_dir.mkdir(parents=True, exist_ok=True)
-    check_admitted(kit, tell)
-    while True:
-        tell(f"{kit.settings.site}: taking part at {kit.settings.server}; Ctrl-C stops")
-        code = _one_life(kit, site_file)
-        _wait_until_admitted(kit, tell)
-        tell(f"warning: the SuperNode ended (exit code {code}) and is started again")
+    with only_one(kit):
+        check_admitted(kit, tell)
+        while True:
+            tell(f"{kit.settings.site}: taking part at {kit.settings.server}; Ctrl-C stops")
+            code = _one_life(kit, site_file)
+            _wait_until_admitted(kit, tell)
+            tell(f"warning: the SuperNode ended (exit code {code}) and is started again")
 
 
 def _wait_until_admitted(kit: Kit, tell: Tell) -> None:
