@@ -116,6 +116,37 @@ def test_a_superlink_that_is_killed_in_mid_run_comes_back_with_its_nodes(
     assert same(weights(run), simulated_weights(path))
 
 
+def test_health_is_told_on_the_loopback(uni: Deployment) -> None:
+    coordinator = Coordinator.open(uni.coordinator)
+    verify = str(coordinator.authority_file)
+    answer = httpx.get(f"https://{coordinator.control_address}/v1/fedderm/health", verify=verify, timeout=30)
+    assert answer.status_code == 200, answer.text
+    told = answer.json()
+    assert (told["serving"], told["sites_registered"], told["sites_connected"]) == (True, 2, 2)
+    assert 360 < told["certificate_days_left"] <= 366
+    outside = httpx.get(f"https://{coordinator.address}/v1/fedderm/health", verify=verify)
+    assert outside.status_code == 404, "nobody outside is told"
+
+
+def test_both_sides_see_how_it_stands_and_what_was_printed(uni: Deployment) -> None:
+    told = fedderm("deploy", "status", uni.coordinator)
+    assert "fedderm 0.1.0, Flower 1.41" in told.out
+    for site in ("north", "south"):
+        assert "round 2/2 of " in next(line for line in told.out.splitlines() if line.startswith(f"{site} "))
+    kit = uni.folder / "fedderm-north"
+    at_home = fedderm("deploy", "status", kit)
+    assert at_home.code == 0, at_home
+    assert "north: the node is running" in at_home.out
+    assert "admits this key until" in at_home.out
+    assert "its last answer: " in at_home.out
+    log = (kit / "log" / "supernode.log").read_text()
+    assert "north: taking part at localhost" in log
+    assert "open at localhost" in (uni.coordinator / "log" / "superlink.log").read_text()
+    again = process("deploy", "supernode", kit, cwd=uni.folder)
+    assert again.code == 2
+    assert "this node is running already" in again.err
+
+
 def test_ctrl_c_stops_a_run_that_can_be_gone_on_with(uni: Deployment, tmp_path: Path) -> None:
     path = experiment(tmp_path / "stopped", rounds=50)
     uni.start("run", "run", uni.coordinator, path)
@@ -266,7 +297,7 @@ def test_a_hospital_does_not_run_what_a_server_sends(uni: Deployment, tmp_path: 
         uni.until(lambda: calls.run(run_id).status.startswith("finished"), "the curious run ends")
     told = answers.read_text().splitlines()
     assert len(told) == 2
-    assert all("the query message carries no experiment" in one for one in told)
+    assert all("the server one that does not tell its version" in one for one in told), told
     assert not stolen.exists()
 
 
