@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection
@@ -51,22 +52,31 @@ STRATEGIES: dict[str, dict[str, Any]] = {
 
 
 class Telling(Notes):
-    """An observer that sends the title of each stage to the test's process."""
+    """An observer that sends the title of each stage to the test's process.
 
-    def __init__(self, listener: Connection) -> None:
+    It kills its own process ``delay`` seconds after the stage ``last`` begins: on a busy machine the test's
+    process might be late.
+    """
+
+    def __init__(self, listener: Connection, last: str, delay: float) -> None:
         super().__init__()
         self._listener = listener
+        self._last = last
+        self._delay = delay
 
     def stage(self, title: str, sites: Sequence[str]) -> None:
         super().stage(title, sites)
         self._listener.send(title)
+        if title == self._last:
+            threading.Timer(self._delay, os.kill, (os.getpid(), signal.SIGKILL)).start()
 
 
-def sitting(run: str, listener: Connection, kill_at: int) -> None:
-    """Serve a run to its end, or until it has begun to write or rename its ``kill_at``-th file."""
+def sitting(run: str, listener: Connection, kill_at: int, last: str, delay: float) -> None:
+    """Serve a run to its end, or until it has begun to write or rename its ``kill_at``-th file, or until
+    ``delay`` seconds after the stage ``last`` has begun."""
     if kill_at:
         die_at_write(kill_at, Path(run).parents[2])
-    run_in_memory(RunFolder.open(Path(run)), notes=Telling(listener))
+    run_in_memory(RunFolder.open(Path(run)), notes=Telling(listener, last, delay))
 
 
 def die_at_write(number: int, below: Path) -> None:
@@ -96,9 +106,11 @@ def processes() -> Iterator[Any]:
         os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
-def start(processes: Any, folder: RunFolder, kill_at: int = 0) -> tuple[Any, Connection]:
+def start(
+    processes: Any, folder: RunFolder, kill_at: int = 0, last: str = "", delay: float = 0.0
+) -> tuple[Any, Connection]:
     here, there = processes.Pipe(duplex=False)
-    process = processes.Process(target=sitting, args=(str(folder.path), there, kill_at))
+    process = processes.Process(target=sitting, args=(str(folder.path), there, kill_at, last, delay))
     process.start()
     there.close()
     return process, here
@@ -168,17 +180,11 @@ def test_killed_once_in_every_stage_at_a_moment_drawn_by_seed(
     root, changes, whole = reference
     folder = new_run(root, rounds=3, **changes)
     rng = np.random.default_rng(2026)
-    killed: list[str] = []
     for stage in STAGES:
-        process, listener = start(processes, folder)
-        for title in titles(listener):
-            if title == stage and stage not in killed:
-                time.sleep(rng.uniform(0, 0.15))
-                process.kill()
-                killed.append(title)
+        process, listener = start(processes, folder, last=stage, delay=rng.uniform(0, 0.15))
+        assert stage in list(titles(listener))
         process.join(60)
         assert process.exitcode == -signal.SIGKILL, stage
-    assert tuple(killed) == STAGES
     finish(processes, folder)
     assert_equal(folder.path, whole.path)
 

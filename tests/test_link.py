@@ -16,7 +16,8 @@ from links import PATIENCE, SITES, Link
 def was_missing(name: str, refused: dict[str, str]) -> bool:
     """Return whether this site alone is left out: it was silent, or sent no heartbeat for a minute."""
     (sentence,) = refused.values()
-    words = (f"site {name}: no answer within ", f"site {name}: Error: Node Unavailable")
+    gone = ("Node Unavailable", "Message Unavailable")  # as Flower says it, by when it notices
+    words = (f"site {name}: no answer within ", *(f"site {name}: Error: {one}" for one in gone))
     return list(refused) == [name] and sentence.startswith(words)
 
 

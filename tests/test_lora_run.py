@@ -158,7 +158,7 @@ def test_a_deployed_site_puts_adapters_on_its_own_file_of_weights(root: Path, tm
     node: dict[str, Any] = {"site": str(tmp_path / "site.yaml")}
     with pytest.raises(ValueError, match=r"site clinic: .* name your copy of it"):
         site_tasks.evaluate(message, Context(1, 1, node, RecordDict(), {}))
-    node["trunk"] = str(tmp_path / "here.safetensors")
+    (tmp_path / "site.yaml").write_text(yaml.safe_dump({**site, "trunk": "here.safetensors"}))
     reply = site_tasks.evaluate(message, Context(1, 1, node, RecordDict(), {}))
     assert messages.read_counts(reply)["test"].sum() > 0
 
