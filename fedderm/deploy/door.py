@@ -56,6 +56,8 @@ class Admission(Document):
     versions: Versions
     now: datetime
     """The server's clock: Flower refuses calls whose time differs too much."""
+    heard: datetime | None = None
+    """When the key's node called last, since the server started."""
 
 
 class Door:
@@ -65,6 +67,7 @@ class Door:
         self._inside = inside
         self._register = register
         self._versions = versions()
+        self._heard: dict[str, datetime] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a call in, or answer why not."""
@@ -86,7 +89,9 @@ class Door:
     async def _tell_admission(self, scope: Scope, send: Send) -> None:
         asked = parse_qs(scope["query_string"].decode("latin-1")).get("key", [""])[0]
         now = datetime.now(UTC)
-        told = Admission(**self._register.judge(asked, now)._asdict(), versions=self._versions, now=now)
+        verdict = self._register.judge(asked, now)
+        heard = self._heard.get(asked)
+        told = Admission(**verdict._asdict(), versions=self._versions, now=now, heard=heard)
         await answer(send, 200, told.model_dump(mode="json"))
 
     def _judge(self, scope: Scope) -> Verdict:
@@ -98,7 +103,11 @@ class Door:
             return Verdict(False, "the call carries no key; expected a SuperNode with a registered one")
         if not isinstance(key, PublicKey):
             return Verdict(False, "the call's key is no EC key")
-        return self._register.judge(fingerprint(key), datetime.now(UTC))
+        now = datetime.now(UTC)
+        verdict = self._register.judge(fingerprint(key), now)
+        if verdict.admitted:
+            self._heard[fingerprint(key)] = now
+        return verdict
 
 
 async def answer(send: Send, status: int, content: dict[str, Any]) -> None:

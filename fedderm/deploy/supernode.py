@@ -1,10 +1,13 @@
 """A hospital's SuperNode: checked before it starts, watched while it runs, and told apart when it ends."""
 
+import contextlib
 import os
 import secrets
 import socket
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,6 +23,10 @@ from fedderm.site_file import SITE_FILE, read_home
 
 Tell = Callable[[str], None]
 _PAUSE_S = 5.0
+_LOOK_S = 20.0
+_SILENT_S = 75.0
+"""Seconds without a call after which a node is lost: its heartbeat comes every 30."""
+_LOST = -1
 
 
 def run_supernode(kit: Kit, tell: Tell) -> None:
@@ -37,7 +44,8 @@ def run_supernode(kit: Kit, tell: Tell) -> None:
             tell(f"{kit.settings.site}: taking part at {kit.settings.server}; Ctrl-C stops")
             code = _one_life(kit, site_file)
             _wait_until_admitted(kit, tell)
-            tell(f"warning: the SuperNode ended (exit code {code}) and is started again")
+            why = "lost the server" if code == _LOST else f"ended (exit code {code})"
+            tell(f"warning: the SuperNode {why} and is started again")
 
 
 def _wait_until_admitted(kit: Kit, tell: Tell) -> None:
@@ -84,7 +92,7 @@ def _one_life(kit: Kit, site_file: Path) -> int:
     """Run one SuperNode to its end and return its exit code."""
     secret = secrets.token_bytes(32)
     address = f"127.0.0.1:{_free_port()}"
-    with secret_file(secret) as path:
+    with secret_file(secret) as path, _watching(kit) as lost:
         options = (
             *("--superlink", kit.settings.server),
             *("--root-certificates", str(kit.authority_file)),
@@ -94,8 +102,34 @@ def _one_life(kit: Kit, site_file: Path) -> int:
             *("--host", "127.0.0.1", "--port", address.rpartition(":")[2]),
         )
         with flower_program("flower-supernode", options, kit.path / "flower") as supernode:
-            answer_messages(address, secret, lambda: supernode.poll() is not None)
-            return supernode.wait()
+            answer_messages(address, secret, lambda: supernode.poll() is not None or lost.is_set())
+            return _LOST if lost.is_set() else supernode.wait()
+
+
+@contextmanager
+def _watching(kit: Kit) -> Iterator[threading.Event]:
+    """Yield what is set once the server answers, and says that it has not heard of this node for long.
+
+    A SuperNode whose network fails in the middle of a handshake takes that for a wrong certificate, stops
+    calling and stays, doing nothing (Flower 1.41).
+    """
+    key, lost, over = fingerprint(kit.key().public_key()), threading.Event(), threading.Event()
+
+    def watch() -> None:
+        begin = time.monotonic()
+        while not over.wait(_LOOK_S):
+            with contextlib.suppress(ValueError):  # nobody answers: it is not the node
+                answer = _ask(kit, key)
+                silent = answer.heard is None or (answer.now - answer.heard).total_seconds() > _SILENT_S
+                if answer.admitted and silent and time.monotonic() - begin > _SILENT_S:
+                    lost.set()
+                    return
+
+    threading.Thread(target=watch, name="watch", daemon=True).start()
+    try:
+        yield lost
+    finally:
+        over.set()
 
 
 def _quoted(path: Path) -> str:

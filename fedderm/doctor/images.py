@@ -49,9 +49,15 @@ def examine_pixels(data: SiteData, cache: PixelCache) -> Iterator[Finding]:
     """Yield what decoding has shown: images set aside, too small, black or there twice."""
     size = cache.settings.image_size
     yield Finding("fine", "images", f"{counted(len(cache.table), 'image')} decoded at {size} pixels")
-    for row in data.set_aside.to_dict("records")[:_NAMED]:
+    # Those that a note has counted already, such as excluded diagnoses, were set aside on purpose.
+    told = [
+        any(note.endswith(f"set aside: {reason}") for note in data.notes)
+        for reason in data.set_aside["reason"]
+    ]
+    unforeseen = data.set_aside[~np.array(told, bool)]
+    for row in unforeseen.to_dict("records")[:_NAMED]:
         yield Finding("look", "images", f"image {row['image_id']} is set aside: {row['reason']}")
-    more = len(data.set_aside) - _NAMED
+    more = len(unforeseen) - _NAMED
     if more > 0:
         yield Finding("look", "images", f"{more} more {'image is' if more == 1 else 'images are'} set aside")
     levels = np.asarray(cache.pixels[:: max(1, len(cache.pixels) // 500)]).mean(axis=(1, 2, 3))

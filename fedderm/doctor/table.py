@@ -46,7 +46,7 @@ def _lesions(data: SiteData) -> Iterator[Finding]:
         yield Finding(
             "look",
             "table",
-            "no lesion ids: each image counts as a lesion of its own; if lesions repeat, splits may leak",
+            "no lesion ids: where a lesion was photographed twice, splits may leak; add lesion_id if you can",
         )
     else:
         most = int(table["lesion_id"].value_counts().max())
