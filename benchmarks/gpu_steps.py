@@ -171,9 +171,9 @@ def compare(case: Case, pixels: Images, lengths: tuple[int, int], repeats: int) 
     }
     with _resident(ours, case):
         found["without_loader_ms"] = milliseconds({"": ours}, lengths, 1)[""]
-    with _waits() as waits:
+    with waits() as found_waits:
         total = ours.run(lengths[1])
-        found["waited_for_batches"] = sum(waits) / total
+        found["waited_for_batches"] = sum(found_waits) / total
     ours.settings = case.experiment(augmentation={"geometry": 0, "colour": 0}).training
     found["without_augmentation_ms"] = milliseconds({"": ours}, lengths, 1)[""]
     return found
@@ -207,7 +207,7 @@ def _resident(ours: Ours, case: Case) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _waits() -> Iterator[list[float]]:
+def waits() -> Iterator[list[float]]:
     """Yield the seconds for which each step waited for its batch."""
     found: list[float] = []
 
