@@ -94,12 +94,13 @@ def _coloured(images: Tensor, factors: Tensor) -> Tensor:
     shaped = factors[:, :, None, None]
     gains, rest = shaped[:, :3], shaped[:, 3:]
     gamma, saturation, contrast, brightness = rest.chunk(4, dim=1)
-    images = (images * gains).clamp(1e-4, 1) ** gamma
+    # In place, after the first: on a CPU a new tensor of this size costs more than what is computed.
+    images = (images * gains).clamp_(1e-4, 1).pow_(gamma)
     grey = images.mean(dim=1, keepdim=True)
-    images = grey + (images - grey) * saturation
+    images.sub_(grey).mul_(saturation).add_(grey)
     level = images.mean(dim=(2, 3), keepdim=True)
-    images = level + (images - level) * contrast
-    return (images * brightness).clamp(0, 1)
+    images.sub_(level).mul_(contrast).add_(level)
+    return images.mul_(brightness).clamp_(0, 1)
 
 
 def _uniform(count: int, limit: float, generator: torch.Generator) -> Tensor:

@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Literal, NamedTuple, cast
+from typing import Final, Literal, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +42,10 @@ ATTRIBUTES = {
 """Attributes of subgroups, beside age, and their columns. Skin type is recorded, never read off pixels."""
 
 _SITE: TypeAdapter[Site] = TypeAdapter(Site)
+
+_OPEN_SITES: Final = 1024
+"""Sites that a worker keeps open: more than it has. One that is opened anew for each message costs ten times
+as much as its message (benchmarks.sites); open, it is a table and a map of a file."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +155,7 @@ def open_site(
     return _open_site(to_json(experiment), site.model_dump_json(), salt, given_up, trunk)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=_OPEN_SITES)
 def _open_site(
     experiment_json: str, site_json: str, salt: str, given_up: frozenset[str], trunk: str
 ) -> LocalSite:
@@ -180,7 +184,7 @@ class _Cached(NamedTuple):
     """Name of the pixel cache's folder."""
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=_OPEN_SITES)
 def _read(
     site_json: str,
     data_root: Path | None,
