@@ -6,7 +6,6 @@ values. What an exchange in half precision does to the metrics, configs/compare_
     python -m benchmarks.exchange
 """
 
-import argparse
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from flwr.app import Message, RecordDict
 from flwr.common.constant import SUPERLINK_NODE_ID
 from flwr.supercore.task_identity import TaskIdentity
 
+from benchmarks.claims import Claim, parser, report, told
 from fedderm import config, messages
 from fedderm.runs import RunFolder
 from fedderm.serving import start_of
@@ -26,9 +26,10 @@ from strategies.intake import size
 
 BACKBONES = {"vit_b16": 224, "convnext_s": 224, "tf_efficientnet_lite0": 112}
 """Name to pixels a side."""
+WHOLE, HALF = "whole model, float32", "whole model, float16"
 WAYS: dict[str, dict[str, Any]] = {
-    "whole model, float32": {},
-    "whole model, float16": {"strategy": {"exchange": "float16"}},
+    WHOLE: {},
+    HALF: {"strategy": {"exchange": "float16"}},
     "LoRA of rank 8, float32": {"training": {"trunk": "lora"}},
     "LoRA of rank 8, float16": {"training": {"trunk": "lora"}, "strategy": {"exchange": "float16"}},
     "heads, float32": {"training": {"trunk": "frozen"}},
@@ -60,18 +61,28 @@ def round_bytes(chosen: Experiment) -> tuple[int, int]:
 
 def main() -> None:
     """Print a table by backbone: megabytes down and up of a round and a site, and what part that is."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--backbones", nargs="+", default=list(BACKBONES), choices=list(BACKBONES))
+    arguments = parser(__doc__)
+    arguments.add_argument("--backbones", nargs="+", default=list(BACKBONES), choices=list(BACKBONES))
     # A Message needs to know who makes it; Flower sets this where it starts a run.
     TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, SUPERLINK_NODE_ID
-    for backbone in parser.parse_args().backbones:
+    asked, claims = arguments.parse_args(), []
+    for backbone in asked.backbones[-1:] if asked.quick else asked.backbones:
         print(f"\n{backbone:34}{'down, MB':>12}{'up, MB':>12}{'up, fewer':>12}")
-        whole = 0
+        ups: dict[str, int] = {}
         for title, changes in WAYS.items():
-            down, up = round_bytes(experiment(backbone, BACKBONES[backbone], changes))
-            whole = whole or up
-            print(f"{title:34}{down / 1e6:>12.3f}{up / 1e6:>12.3f}{whole / up:>11.1f}x")
+            down, ups[title] = round_bytes(experiment(backbone, BACKBONES[backbone], changes))
+            whole = next(iter(ups.values()))
+            print(f"{title:34}{down / 1e6:>12.3f}{ups[title] / 1e6:>12.3f}{whole / ups[title]:>11.1f}x")
+        claims.append(
+            Claim(
+                what=f"bytes up of a round in half precision, {backbone}",
+                unit="% of float32's",
+                ours=100 * ups[HALF] / ups[WHOLE],
+                target=52.0,  # arrays of fewer than 1,024 elements stay as they are
+            )
+        )
+    report(claims, asked)
 
 
 if __name__ == "__main__":
-    main()
+    told(main)
