@@ -1,4 +1,4 @@
-"""``fedderm run``, ``compare``, ``report``, ``evaluate`` and ``predict``."""
+"""``fedderm run``, ``compare``, ``report``, ``evaluate``, ``predict`` and ``export``."""
 
 from pathlib import Path
 from typing import Annotated
@@ -113,3 +113,22 @@ def predict(
 
     if not predict_images(model, images, site, as_json):
         raise typer.Exit(2)
+
+
+def export(
+    model: Annotated[Path, typer.Argument(help="A run's folder, or its model folder.", show_default=False)],
+    to: Annotated[Path, typer.Option(help="The file to write: NAME.onnx.", show_default=False)],
+    site: Annotated[
+        str | None,
+        typer.Option(help="With this site's calibration and threshold; default: the federation's."),
+    ] = None,
+) -> None:
+    """Write the model as one ONNX file, checked against PyTorch, for use without fedderm (docs/export.md)."""
+    from fedderm.exported import export_model
+
+    told = export_model(model, site, to)
+    typer.echo(
+        f"{to}: {to.stat().st_size / 1e6:.1f} MB; {told['input']}; description: {to.with_suffix('.json')}"
+    )
+    typer.echo(f"threshold {told['threshold_probability']:.3f}: {told['threshold_origin']}")
+    typer.echo(f"onnxruntime gives PyTorch's probabilities to {told['largest_difference']:.1g}")

@@ -1,0 +1,196 @@
+"""A model as one ONNX file: pixels in, calibrated probabilities out, with all that is needed to use it.
+
+Views, normalisation, both heads, calibration map and softmax are in the graph; the rest of the preparation
+(which square of the photograph, colour constancy) and the threshold are in the file's metadata and, for
+people, in a JSON file beside it. Needs the extra ``export`` (onnx, onnxscript, onnxruntime).
+"""
+
+import json
+import logging
+import warnings
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.special import softmax
+from torch import Tensor, nn
+from torch.nn.functional import logsigmoid
+
+from fedderm import __version__
+from fedderm.evaluation.calibration_maps import CalibrationMap
+from fedderm.inference import mirror_images, predict_logits
+from fedderm.model.cascade import Cascade
+from fedderm.predictor import Predictor
+from fedderm.whole_file import whole, write_whole
+from sites.diagnoses import CLASSES
+
+TOLERANCE: Final = 1e-4
+"""The largest difference of a probability between onnxruntime and PyTorch."""
+_CHECKED: Final = 8
+_OPSET: Final = 18
+_NEEDED: Final = ("onnx", "onnxscript", "onnxruntime")
+
+
+class Deployable(nn.Module):
+    """A network with what surrounds it: uint8 pixels (B, S, S, 3), RGB, to probabilities."""
+
+    def __init__(self, model: Cascade, calibration: CalibrationMap, views: int) -> None:
+        """Take a network and the map of its operating point; ``views`` mirror images are averaged."""
+        super().__init__()
+        self.model = model.eval()
+        self.views = views
+        self.calibration = _Calibration(calibration)
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        """Return the calibrated probability (B,), the raw triage logit (B,) and, but in the binary scheme,
+        P(class | malignant) (B, 3)."""
+        inputs = pixels.permute(0, 3, 1, 2).float() / 255
+        seen = [self.model(view) for view in mirror_images(inputs, self.views)]
+        triage = torch.stack([one.triage for one in seen]).mean(dim=0)
+        found = (torch.sigmoid(self.calibration(triage)), triage)
+        if seen[0].differential is None:
+            return found
+        differential = torch.stack([one.differential for one in seen]).mean(dim=0)
+        return (*found, torch.softmax(differential, dim=1))
+
+
+class _Calibration(nn.Module):
+    """``CalibrationMap.logits`` in operations that ONNX has."""
+
+    where: Tensor
+    values: Tensor
+
+    def __init__(self, calibration: CalibrationMap) -> None:
+        super().__init__()
+        self.map = calibration
+        where, p = np.array(calibration.knots, np.float32).reshape(-1, 2).T
+        self.register_buffer("where", torch.tensor(where))
+        self.register_buffer("values", torch.tensor(p))
+
+    def forward(self, triage: Tensor) -> Tensor:
+        calibration = self.map
+        if calibration.beta is not None:
+            a, b, c = calibration.beta
+            found = a * logsigmoid(triage) - b * logsigmoid(-triage) + c
+        elif calibration.knots:
+            # Straight between two knots, constant outside: each stretch adds what of it lies below.
+            widths, rises = self.where.diff(), self.values.diff()
+            covered = torch.minimum((triage[:, None] - self.where[:-1]).clamp(min=0), widths)
+            found = torch.logit(self.values[0] + (covered / widths * rises).sum(dim=1))
+        else:
+            found = calibration.slope * triage + calibration.intercept
+        return found + calibration.prior_shift
+
+
+def export_model(model: Path, site: str | None, to: Path) -> dict[str, Any]:
+    """Write the ONNX file and its description beside it; return the description.
+
+    Raises ValueError where the model cannot be used, the extra is missing, or onnxruntime's probabilities
+    differ by more than TOLERANCE; then nothing is left behind.
+    """
+    if missing := [name for name in _NEEDED if find_spec(name) is None]:
+        raise ValueError(f"the export needs {', '.join(missing)}: pip install 'fedderm[export]'")
+    if to.suffix != ".onnx":
+        raise ValueError(f"--to {to}: expected a file that ends in .onnx")
+    predictor = Predictor.open(model, site)
+    pixels = _test_pixels(predictor.settings.image_size)
+    with whole(to) as temporary:
+        _write(predictor, pixels, temporary)
+        description = describe(predictor, site)
+        _add(temporary, description)
+        description["largest_difference"] = _checked(predictor, pixels, temporary)
+    write_whole(to.with_suffix(".json"), json.dumps(description, indent=1) + "\n")
+    return description
+
+
+def describe(predictor: Predictor, site: str | None) -> dict[str, Any]:
+    """Return what somebody has to know to use the file."""
+    settings, point = predictor.settings, predictor.point
+    outputs = {"probability": "calibrated P(malignant)", "logit": "raw triage logit"}
+    if settings.scheme != "binary":
+        outputs["differential"] = f"P(class | malignant) of {', '.join(CLASSES[1:])}"
+    return {
+        "fedderm": __version__,
+        "use": "research only; not a medical device",
+        "input": f"pixels: uint8 (batch, {settings.image_size}, {settings.image_size}, 3), RGB, upright",
+        "outputs": outputs,
+        "image_size": settings.image_size,
+        "crop": settings.crop,
+        "colour": settings.colour,
+        "classes": list(CLASSES[1:]) if settings.scheme != "binary" else [],
+        "scheme": settings.scheme,
+        "backbone": settings.backbone,
+        "views": predictor.views,
+        "site": site or "the federation's",
+        "threshold_probability": point.threshold_probability,
+        "threshold_logit": point.threshold,
+        "threshold_origin": point.origin,
+    }
+
+
+def _test_pixels(side: int) -> npt.NDArray[np.uint8]:
+    """Return images of noise, coarse and fine: a wrong order of axes or channels, or a lost flip, shows."""
+    rng = np.random.default_rng(1)
+    coarse = rng.integers(0, 256, (_CHECKED, 8, 8, 3), dtype=np.uint8)
+    tiles = -(-side // 8)
+    smooth = coarse.repeat(tiles, axis=1).repeat(tiles, axis=2)[:, :side, :side]
+    fine = rng.integers(0, 256, smooth.shape, dtype=np.uint8)
+    return np.where(np.arange(_CHECKED)[:, None, None, None] % 2, smooth, fine)
+
+
+def _write(predictor: Predictor, pixels: npt.NDArray[np.uint8], path: Path) -> None:
+    network = Deployable(predictor.model, CalibrationMap.of(predictor.point), predictor.views).eval()
+    names = ["probability", "logit", "differential"]
+    told = logging.getLogger("torch.onnx")
+    before = told.level
+    told.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")  # of the exporter about itself
+            torch.onnx.export(
+                network,
+                (torch.from_numpy(pixels[:2]),),
+                str(path),
+                dynamo=True,
+                external_data=False,
+                opset_version=_OPSET,
+                input_names=["pixels"],
+                output_names=names if predictor.settings.scheme != "binary" else names[:2],
+                dynamic_shapes={"pixels": {0: torch.export.Dim("batch")}},
+                verbose=False,
+            )
+    finally:
+        told.setLevel(before)
+
+
+def _add(path: Path, description: dict[str, Any]) -> None:
+    """Put the description into the file's own metadata."""
+    import onnx
+
+    model = onnx.load(path)
+    onnx.helper.set_model_props(model, {"fedderm": json.dumps(description)})
+    onnx.save(model, path)
+
+
+def _checked(predictor: Predictor, pixels: npt.NDArray[np.uint8], path: Path) -> float:
+    """Return the largest difference of a probability from PyTorch's; raises ValueError beyond TOLERANCE."""
+    import onnxruntime
+
+    found = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"]).run(
+        None, {"pixels": pixels}
+    )
+    rows = np.arange(len(pixels))
+    triage, differential = predict_logits(predictor.model, pixels, rows, predictor.views, "float32")
+    expected = [CalibrationMap.of(predictor.point).probabilities(triage)]
+    expected += [] if differential is None else [softmax(differential, axis=1)]
+    probabilities = [one for place, one in enumerate(found) if place != 1]
+    worst = max(float(np.abs(one - other).max()) for one, other in zip(probabilities, expected, strict=True))
+    if not worst <= TOLERANCE:
+        raise ValueError(
+            f"onnxruntime's probabilities differ from PyTorch's by up to {worst:.2g} (allowed "
+            f"{TOLERANCE:g}); nothing was written; use `fedderm predict` for this model, and report it"
+        )
+    return worst
