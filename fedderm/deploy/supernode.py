@@ -1,6 +1,5 @@
 """A hospital's SuperNode: checked before it starts, watched while it runs, and told apart when it ends."""
 
-import contextlib
 import os
 import secrets
 import socket
@@ -24,8 +23,10 @@ from fedderm.site_file import SITE_FILE, read_home
 Tell = Callable[[str], None]
 _PAUSE_S = 5.0
 _LOOK_S = 20.0
-_SILENT_S = 75.0
-"""Seconds without a call after which a node is lost: its heartbeat comes every 30."""
+_SILENT_S = 60.0
+"""Seconds without a call after which a node is silent: its heartbeat comes every 30."""
+_PATIENT_S = 45.0
+"""Seconds that it may be silent while the server answers: it has to notice that the server is back."""
 _LOST = -1
 
 
@@ -116,14 +117,21 @@ def _watching(kit: Kit) -> Iterator[threading.Event]:
     key, lost, over = fingerprint(kit.key().public_key()), threading.Event(), threading.Event()
 
     def watch() -> None:
-        begin = time.monotonic()
+        silent_since: float | None = None
         while not over.wait(_LOOK_S):
-            with contextlib.suppress(ValueError):  # nobody answers: it is not the node
+            try:
                 answer = _ask(kit, key)
-                silent = answer.heard is None or (answer.now - answer.heard).total_seconds() > _SILENT_S
-                if answer.admitted and silent and time.monotonic() - begin > _SILENT_S:
-                    lost.set()
-                    return
+            except ValueError:  # nobody answers, or somebody else: it is not the node's fault
+                silent_since = None
+                continue
+            last = None if answer.heard is None else (answer.now - answer.heard).total_seconds()
+            if not answer.admitted or (last is not None and last <= _SILENT_S):
+                silent_since = None
+            elif silent_since is None:
+                silent_since = time.monotonic()
+            elif time.monotonic() - silent_since > _PATIENT_S:
+                lost.set()
+                return
 
     threading.Thread(target=watch, name="watch", daemon=True).start()
     try:
