@@ -48,7 +48,7 @@ def test_list_prints_notes_and_what_a_missing_lesion_column_means(tmp_path: Path
     assert "clinic: 12 of 12 images have no lesion id and count as lesions of their own" in told.out
     doctor = fedderm("sites", "doctor", write_config(tmp_path))
     assert doctor.code == 0
-    assert "look  no lesion ids: each image counts as a lesion of its own" in doctor.out
+    assert "look  no lesion ids: where a lesion was photographed twice" in doctor.out
 
 
 @pytest.mark.slow
