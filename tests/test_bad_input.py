@@ -123,7 +123,7 @@ def test_one_blank_lesion_id_is_told_once_and_in_the_singular(tmp_path: Path) ->
     assert " 1 images" not in told
     assert "1 malignant lesions" not in told
     edit_table(folder, lambda text: text.replace("lesion_id", "nothing"))
-    assert "no lesion ids: each image counts" in fedderm("sites", "doctor", write_config(tmp_path)).out
+    assert "no lesion ids: where a lesion was" in fedderm("sites", "doctor", write_config(tmp_path)).out
 
 
 def test_unusual_images_are_used(tmp_path: Path) -> None:
