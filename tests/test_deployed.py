@@ -147,16 +147,6 @@ def test_both_sides_see_how_it_stands_and_what_was_printed(uni: Deployment) -> N
     assert "this node is running already" in again.err
 
 
-def test_ctrl_c_stops_a_run_that_can_be_gone_on_with(uni: Deployment, tmp_path: Path) -> None:
-    path = experiment(tmp_path / "stopped", rounds=50)
-    uni.start("run", "run", uni.coordinator, path)
-    uni.until(lambda: "roll call" in uni.log("run"), "the run begins")
-    assert uni.stop("run") == 130
-    assert f"go on with: fedderm deploy run {uni.coordinator} --resume" in uni.log("run")
-    with control(Coordinator.open(uni.coordinator)) as calls:
-        assert calls.runs(limit=1)[0].status == "finished:stopped"
-
-
 def test_a_site_that_has_not_joined_is_told_before_anything_starts(uni: Deployment, tmp_path: Path) -> None:
     path = write_config(tmp_path, [{"name": "north", "lesions": 30}, {"name": "west", "lesions": 30}])
     told = fedderm("deploy", "run", uni.coordinator, path).sentence()
@@ -299,6 +289,17 @@ def test_a_hospital_does_not_run_what_a_server_sends(uni: Deployment, tmp_path: 
     assert len(told) == 2
     assert all("the server one that does not tell its version" in one for one in told), told
     assert not stolen.exists()
+
+
+def test_ctrl_c_stops_a_run_that_can_be_gone_on_with(uni: Deployment, tmp_path: Path) -> None:
+    """After all that wants answers: a node that was answering may lose its next one (docs/faults.md)."""
+    path = experiment(tmp_path / "stopped", rounds=50)
+    uni.start("run", "run", uni.coordinator, path)
+    uni.until(lambda: "roll call" in uni.log("run"), "the run begins")
+    assert uni.stop("run") == 130
+    assert f"go on with: fedderm deploy run {uni.coordinator} --resume" in uni.log("run")
+    with control(Coordinator.open(uni.coordinator)) as calls:
+        assert calls.runs(limit=1)[0].status == "finished:stopped"
 
 
 # A new key, a revoked key
