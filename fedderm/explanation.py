@@ -1,8 +1,9 @@
-"""Images with what the model says of them and where it looked: PNG files, and one page that shows them all."""
+"""Images with what the model says of them and where it looked, as pictures."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
+from itertools import count
 from pathlib import Path
 from typing import Final
 
@@ -53,7 +54,7 @@ def explain(predictor: Predictor, image: Path, prefix: str) -> Explanation:
     square = predictor.square(whole)
     prediction = predictor.predict_square(image, square)
     likeliest = next(iter(prediction.differential), None)
-    inputs = to_input(square[None], torch.device("cpu"))
+    inputs = to_input(square[None].copy(), torch.device("cpu"))
     maps = heat_maps(predictor.model, inputs, predictor.views, likeliest)
     seen = predictor.square(whole, SIDE)
     pictures = [Picture("image", f"{prefix}.image.png", seen, None)]
@@ -94,8 +95,13 @@ def write_pictures(folder: Path, explanation: Explanation) -> None:
 
 
 def prefixes(images: list[Path]) -> Iterator[str]:
-    """Yield a name for each image's files: its own without suffix, numbered where several are called so."""
-    seen: dict[str, int] = {}
+    """Yield a name for each image's files: its own without suffix, numbered where that is taken."""
+    taken: set[str] = set()
     for image in images:
-        number = seen[image.stem] = seen.get(image.stem, 0) + 1
-        yield image.stem if number == 1 else f"{image.stem}-{number}"
+        name = next(
+            one
+            for one in (image.stem if n == 1 else f"{image.stem}-{n}" for n in count(1))
+            if one.lower() not in taken  # some file systems tell no cases apart
+        )
+        taken.add(name.lower())
+        yield name

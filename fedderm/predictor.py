@@ -98,9 +98,7 @@ class Predictor:
 
     def predict_square(self, image: Path, square: Pixels) -> Prediction:
         """Return the prediction for the prepared pixels ``square`` of the file ``image``."""
-        triage, differential = predict_logits(
-            self.model, square[None], np.zeros(1, np.int64), self.views
-        )
+        triage, differential = predict_logits(self.model, square[None], np.zeros(1, np.int64), self.views)
         logit = float(triage[0])
         probability = float(CalibrationMap.of(self.point).probabilities(triage)[0])
         malignant = logit >= self.point.threshold

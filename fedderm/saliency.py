@@ -1,9 +1,9 @@
 """Where in an image a network's answer comes from, as heat maps: Grad-CAM, and attention rollout.
 
 Grad-CAM: Selvaraju et al., ICCV 2017, in pytorch-grad-cam's implementation, on the last feature map before
-pooling; on a transformer's tokens (ViT: before the last block, where patches still reach the class token; Swin:
-the last map), put back into their grid. Attention rollout: Abnar and Zuidema, ACL 2020, Eq. 1, heads averaged;
-it knows no class. Needs the extra ``explain``.
+pooling; in a ViT on the tokens before the last block, where patches still reach the class token, put back
+into their grid. Attention rollout: Abnar and Zuidema, ACL 2020, Eq. 1, heads averaged; it knows no class.
+Needs the extra ``explain``.
 """
 
 import math
@@ -52,8 +52,8 @@ def require_explain() -> None:
 def heat_maps(model: Cascade, inputs: Tensor, views: int, malignant_class: str | None) -> list[HeatMap]:
     """Return the maps of one image ``inputs`` (1, 3, S, S) in 0..1.
 
-    Grad-CAM of the triage logit, as evidence for malignancy, and of ``malignant_class`` (MEL, SCC or BCC) where
-    one is given; attention rollout where the trunk attends to all patches from all patches. Each is the mean
+    Grad-CAM of the triage logit, as evidence for malignancy, and of ``malignant_class`` (MEL, SCC or BCC)
+    where one is given; attention rollout where the trunk attends from all patches to all. Each is the mean
     over ``views`` mirror images, turned back. The model's parameters ask for no gradient afterwards.
     """
     model.eval().requires_grad_(False)
@@ -105,8 +105,8 @@ Reshape = Callable[[Tensor], Tensor]
 def _place(trunk: nn.Module, inputs: Tensor) -> tuple[nn.Module, tuple[int, int], Reshape | None]:
     """Return where Grad-CAM looks, the rows and columns there, and how its output becomes (B, C, H, W).
 
-    It is the module that ends last of those whose output still has places: (1, C, H, W) or (1, H, W, C) of more
-    than one, or (1, N, C) tokens.
+    It is the module that ends last of those whose output still has places: (1, C, H, W) or (1, H, W, C) of
+    more than one, or (1, N, C) tokens.
     """
     layer, output = _last_with_places(trunk, inputs)
     if output.ndim == 4:
@@ -117,7 +117,9 @@ def _place(trunk: nn.Module, inputs: Tensor) -> tuple[nn.Module, tuple[int, int]
     rows, columns = _grid(trunk)
     prefix = output.shape[1] - rows * columns
     if blocks is None or not hasattr(blocks[-1], "norm1") or prefix < 0:
-        raise ValueError(f"explain: where the places of {type(trunk).__name__} lie is not known; use a CNN or ViT")
+        raise ValueError(
+            f"explain: where the places of {type(trunk).__name__} lie is not known; use a CNN or ViT"
+        )
 
     def to_grid(tokens: Tensor) -> Tensor:
         return tokens[:, prefix:].unflatten(1, (rows, columns)).permute(0, 3, 1, 2)
@@ -188,13 +190,15 @@ def rollout(layers: list[Tensor]) -> Tensor:
 
 @contextmanager
 def _attention(trunk: nn.Module) -> Iterator[list[Tensor]]:
-    """Collect each layer's attention (B, H, N, N) while the context lasts; fused kernels would not tell it."""
+    """Collect each layer's attention (B, H, N, N) while the context lasts, without fused kernels."""
     seen: list[Tensor] = []
     attending: list[Any] = [
         one for one in trunk.modules() if hasattr(one, "attn_drop") and hasattr(one, "fused_attn")
     ]
     before = [one.fused_attn for one in attending]
-    handles = [one.attn_drop.register_forward_hook(lambda _, __, output: seen.append(output)) for one in attending]
+    handles = [
+        one.attn_drop.register_forward_hook(lambda _, __, output: seen.append(output)) for one in attending
+    ]
     try:
         for one in attending:
             one.fused_attn = False
