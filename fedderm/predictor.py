@@ -16,7 +16,7 @@ from fedderm.model.state import load_arrays
 from fedderm.settings import ModelSettings
 from fedderm.weights import read_arrays
 from sites.diagnoses import CLASSES
-from sites.images import read_image, shades_of_grey, to_square
+from sites.images import Pixels, read_image, shades_of_grey, to_square
 
 _DESCRIPTION, _WEIGHTS = "model.json", "model.safetensors"
 
@@ -75,20 +75,30 @@ class Predictor:
         load_arrays(model, read_arrays(folder / _WEIGHTS))
         return cls(model, settings, point, views)
 
-    def logits(self, image: Path) -> tuple[Floats, Floats | None]:
-        """Return the triage logit (1,) and the differential logits (1, 3), None in the binary scheme.
-
-        The pixels are those of the pixel cache of a site without a simulated device.
-        """
+    def pixels(self, image: Path) -> Pixels:
+        """Return the whole image (H, W, 3), its colours as the model sees them; ImageUnreadable for none."""
         pixels = read_image(image)
-        if self.settings.colour == "shades_of_grey":
-            pixels = shades_of_grey(pixels)
-        square = to_square(pixels, self.settings.image_size, self.settings.crop)
+        return shades_of_grey(pixels) if self.settings.colour == "shades_of_grey" else pixels
+
+    def square(self, pixels: Pixels, side: int | None = None) -> Pixels:
+        """Return the part that the model sees, (side, side, 3); as large as it sees it without ``side``.
+
+        That is what the pixel cache of a site without a simulated device holds.
+        """
+        return to_square(pixels, side or self.settings.image_size, self.settings.crop)
+
+    def logits(self, image: Path) -> tuple[Floats, Floats | None]:
+        """Return the triage logit (1,) and the differential logits (1, 3), None in the binary scheme."""
+        square = self.square(self.pixels(image))
         return predict_logits(self.model, square[None], np.zeros(1, np.int64), self.views)
 
     def predict(self, image: Path) -> Prediction:
         """Return the prediction for one image file; raises ImageUnreadable where it is none."""
-        triage, differential = self.logits(image)
+        return self.predict_square(image, self.square(self.pixels(image)))
+
+    def predict_square(self, image: Path, square: Pixels) -> Prediction:
+        """Return the prediction for the prepared pixels ``square`` of the file ``image``."""
+        triage, differential = predict_logits(self.model, square[None], np.zeros(1, np.int64), self.views)
         logit = float(triage[0])
         probability = float(CalibrationMap.of(self.point).probabilities(triage)[0])
         malignant = logit >= self.point.threshold

@@ -1,4 +1,4 @@
-"""``fedderm run``, ``compare``, ``report``, ``evaluate``, ``predict`` and ``export``."""
+"""``fedderm run``, ``compare``, ``report``, ``evaluate``, ``predict``, ``explain`` and ``export``."""
 
 from pathlib import Path
 from typing import Annotated
@@ -112,6 +112,24 @@ def predict(
     from fedderm.cli.prediction import predict_images
 
     if not predict_images(model, images, site, as_json):
+        raise typer.Exit(2)
+
+
+def explain(
+    model: Annotated[Path, typer.Argument(help="A run's folder, or its model folder.", show_default=False)],
+    images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.", show_default=False)],
+    to: Annotated[Path, typer.Option(help="A new folder for the page and its pictures.", show_default=False)],
+    site: Annotated[
+        str | None, typer.Option(help="Use this site's calibration and threshold; default: the federation's.")
+    ] = None,
+) -> None:
+    """Show where in each image the model looked: heat maps on one page, and as PNG files. Research use only.
+
+    An image that cannot be read is named and does not stop the others; the exit code is then 2.
+    """
+    from fedderm.cli.explaining import explain_images
+
+    if not explain_images(model, images, to, site):
         raise typer.Exit(2)
 
 

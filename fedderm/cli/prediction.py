@@ -2,18 +2,15 @@
 
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from fedderm.cli.errors import tell
+from fedderm.cli.images import image_files, shown
 from fedderm.cli.terminal import output, plain_table
 from fedderm.predictor import Prediction, Predictor
 from sites.errors import ImageUnreadable
-from sites.files import IMAGE_SUFFIXES, is_image_file
 
 
 def predict_images(model: Path, images: list[Path], site: str | None, as_json: bool) -> bool:
@@ -22,10 +19,10 @@ def predict_images(model: Path, images: list[Path], site: str | None, as_json: b
     An unreadable image is named on standard error and does not stop the others. Raises ValueError where the
     model cannot be used, or a folder holds no image.
     """
-    paths = [file for path in images for file in _files(path)]
+    paths = [file for path in images for file in image_files(path)]
     predictor = Predictor.open(model, site)
     found, unreadable = [], 0
-    for path in _shown(paths, as_json):
+    for path in shown(paths, "predict", not (as_json and sys.stdout.isatty())):
         try:
             prediction = predictor.predict(path)
         except ImageUnreadable as error:
@@ -41,28 +38,6 @@ def predict_images(model: Path, images: list[Path], site: str | None, as_json: b
     if unreadable > 1:
         tell(f"{unreadable} of {len(paths)} images could not be read")
     return not unreadable
-
-
-def _files(path: Path) -> Iterator[Path]:
-    """Yield an image, or the images in a folder and below it, but no hidden ones."""
-    if not path.is_dir():
-        yield path
-        return
-    files = [
-        file
-        for file in sorted(path.rglob("*"))
-        if not file.name.startswith(".") and file.is_file() and is_image_file(str(file))
-    ]
-    if not files:
-        raise ValueError(f"{path}: holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
-    yield from files
-
-
-def _shown(paths: list[Path], as_json: bool) -> Iterator[Path]:
-    """Yield the paths with a bar on standard error, where someone watches one."""
-    bar = Console(stderr=True)
-    watched = bar.is_terminal and len(paths) > 1 and not (as_json and sys.stdout.isatty())
-    yield from track(paths, "predict", console=bar, transient=True, disable=not watched)
 
 
 def _print(predictions: list[Prediction], predictor: Predictor) -> None:
