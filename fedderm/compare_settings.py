@@ -28,13 +28,23 @@ class CompareSettings(BaseModel):
     """Label to what differs from the experiment; sections are merged key by key."""
     grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
     """Dotted path to values; every arm is run with each combination of them."""
+    triage_steps: list[Annotated[float, Field(gt=0, lt=1)]] = []
+    """Calibrated P(malignant) at which triage is also tried: macro-F1 of the four-class decision at each."""
+    pairs: list[tuple[Label, Label]] = []
+    """Arms that are also tested against each other, the second less the first; with a grid, of the arms with
+    its values. Holm's method makes them a family of their own."""
     cell_bootstrap: Annotated[int, Field(ge=0, le=20000)] = 0
     """Resamples behind the intervals of each cell's own report. The comparison's own statistics take
     evaluation.bootstrap."""
 
     @model_validator(mode="after")
     def _seeds_and_sites_stand_once(self) -> Self:
-        lists: dict[str, list[Any]] = {"seeds": [*self.seeds], "leave_out": [*(self.leave_out or [])]}
+        lists: dict[str, list[Any]] = {
+            "seeds": [*self.seeds],
+            "leave_out": [*(self.leave_out or [])],
+            "triage_steps": [*self.triage_steps],
+            "pairs": [*self.pairs],
+        }
         for key, values in lists.items():
             twice = [value for value in values if values.count(value) > 1]
             if twice:

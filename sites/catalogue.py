@@ -17,6 +17,7 @@ from sites.folder import FolderSite
 from sites.ham10000 import HAM10000Site
 from sites.isic2019 import Isic2019Site
 from sites.isic_archive import IsicArchiveSite
+from sites.milk10k import Milk10kSite
 from sites.simulated import SimulatedSite
 from sites.splits import assign, keep_published, part
 from sites.table import SET_ASIDE, missing_images, validate
@@ -27,6 +28,7 @@ Site = Annotated[
     | Isic2019Site
     | IsicArchiveSite
     | FedIsic2019Site
+    | Milk10kSite
     | FolderSite
     | SimulatedSite
     | ElsewhereSite,

@@ -212,3 +212,25 @@ def test_the_local_baseline_needs_a_site_that_trains(tmp_path: Path) -> None:
         config.parse(raw_config(tmp_path, baseline="local"))
     with pytest.raises(ValueError, match="baseline_site belongs to baseline: local"):
         config.parse(raw_config(tmp_path, baseline_site="west"))
+
+
+@pytest.mark.parametrize(
+    ("pair", "sentence"),
+    [
+        (["fedavg", "fedprox"], "there is no arm fedprox with one model for all sites"),
+        (["fedavg", "local"], "there is no arm local with one model for all sites"),
+        (["fedavg", "fedavg"], "fedavg is paired with itself"),
+    ],
+)
+def test_a_pair_names_two_arms_with_one_model_each(tmp_path: Path, pair: list[str], sentence: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"compare.pairs: {sentence}")):
+        planned(tmp_path, compare=compare(pairs=[pair]))
+    planned(tmp_path, compare=compare(pairs=[["fedavg", "FedProx, mu 0.1"]]))
+
+
+def test_the_papers_configs_can_be_planned() -> None:
+    folder = Path(__file__).parents[1] / "configs" / "papers"
+    cells = {path.stem: cells_of(config.load(path)) for path in sorted(folder.glob("cascade*.yaml"))}
+    assert {name: len(found) for name, found in cells.items()} == {"cascade": 80, "cascade_small": 20}
+    models = {(cell.experiment.model.backbone, cell.experiment.model.scheme) for cell in cells["cascade"]}
+    assert len(models) == 12, "four backbones in three schemes"

@@ -110,6 +110,7 @@ def cells_of(experiment: Experiment) -> list[Cell]:
         for cell in _cells(label, _where(label, settings), changes, seed, held_out, federation, settings)
     ]
     _check_reference(settings, cells)
+    _check_pairs(settings, cells)
     _check_choices(cells, settings)
     return cells
 
@@ -208,6 +209,23 @@ def _check_reference(settings: CompareSettings, cells: Sequence[Cell]) -> None:
         f"compare.reference: there is no arm {reference}{nearest(reference, labels)}; there are "
         f"{'; '.join(labels)}"
     )
+
+
+def _check_pairs(settings: CompareSettings, cells: Sequence[Cell]) -> None:
+    """Raise ValueError for a pair of other arms than those with one model a seed, or of one arm twice."""
+    models: dict[str, set[str]] = {}
+    for cell in cells:
+        models.setdefault(cell.arm, set()).add(cell.trained)
+    labels = [arm for arm, trained in models.items() if len(trained) == 1]
+    for pair in settings.pairs:
+        for label in pair:
+            if label not in labels:
+                raise ValueError(
+                    f"compare.pairs: there is no arm {label} with one model for all sites"
+                    f"{nearest(label, labels)}; there are {'; '.join(labels)}"
+                )
+        if pair[0] == pair[1]:
+            raise ValueError(f"compare.pairs: {pair[0]} is paired with itself; name two arms")
 
 
 def _check_choices(cells: Sequence[Cell], settings: CompareSettings) -> None:

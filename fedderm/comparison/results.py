@@ -10,6 +10,7 @@ import numpy as np
 
 from fedderm.comparison.effort import ArmCost, Curve, costs_of, curves_of
 from fedderm.comparison.outcomes import Cell, Comparison
+from fedderm.comparison.sweep import Sweep, sweep_of
 from fedderm.evaluation.arm_ranks import ArmRank, arm_ranks, share_of_worst
 from fedderm.evaluation.arms import (
     WORST,
@@ -80,6 +81,8 @@ class Results:
     """Sentences about tables of sites alone that cannot be made."""
     costs: list[ArmCost]
     curves: list[Curve]
+    sweep: Sweep
+    """Macro-F1 by triage threshold, and pairs of arms."""
 
 
 def results_of(comparison: Comparison) -> Results:
@@ -96,9 +99,10 @@ def results_of(comparison: Comparison) -> Results:
         for arm in arms
     }
     matrices, untold = _matrices(comparison)
+    models = _statistics(draws, arms, comparison.reference)
     return Results(
         comparison,
-        _statistics(draws, arms, comparison.reference),
+        models,
         _personal(comparison, arms),
         arm_ranks(draws, arms),
         worst,
@@ -106,6 +110,7 @@ def results_of(comparison: Comparison) -> Results:
         untold,
         costs_of(comparison),
         curves_of(comparison),
+        sweep_of(comparison, models.places),
     )
 
 

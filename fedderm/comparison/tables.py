@@ -1,12 +1,14 @@
 """The tables of a comparison, one CSV file each in ``results/``, and its sentences."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pandas as pd
 
 from fedderm.comparison.conclusions import conclusions_of
 from fedderm.comparison.results import REFERENCE_ONCE_MORE, Results, Statistics
+from fedderm.evaluation.arms import ArmDifference
+from fedderm.evaluation.triage_sweep import sweep_metrics
 from fedderm.whole_file import write_whole
 
 Row = dict[str, Any]
@@ -27,6 +29,8 @@ def write_tables(results: Results) -> None:
         "cost": [vars(cost) for cost in results.costs],
         "convergence": list(_convergence(results)),
         "local_matrix": list(_matrix(results)),
+        "sweep": list(_sweep(results)),
+        "pairs": list(_differences_of(results.sweep.pairs, "global")),
     }
     for name, rows in tables.items():
         path = folder / f"{name}.csv"
@@ -56,8 +60,30 @@ def _summary(statistics: Statistics, model: str) -> Iterator[Row]:
             }
 
 
+def _sweep(results: Results) -> Iterator[Row]:
+    thresholds = dict(zip(sweep_metrics(results.sweep.steps), ("", *results.sweep.steps), strict=True))
+    for one in results.sweep.means:
+        if one.seeds:
+            yield {
+                "arm": one.arm,
+                "site": one.place.name,
+                "role": one.place.role,
+                "threshold": thresholds[one.metric],
+                "macro_f1": one.estimate.value,
+                "lower": one.estimate.lower,
+                "upper": one.estimate.upper,
+                "seeds": one.seeds,
+                "lesions": one.place.lesions,
+                "malignant": one.place.malignant,
+            }
+
+
 def _differences(statistics: Statistics, model: str) -> Iterator[Row]:
-    for one in statistics.differences:
+    yield from _differences_of(statistics.differences, model)
+
+
+def _differences_of(differences: Iterable[ArmDifference], model: str) -> Iterator[Row]:
+    for one in differences:
         yield {
             "arm": one.arm,
             "reference": one.reference.removeprefix(REFERENCE_ONCE_MORE),

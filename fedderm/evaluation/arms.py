@@ -125,11 +125,18 @@ def arm_differences(
 
     Pairs without a seed in common are left out.
     """
+    return pair_differences(places, metrics, list(references.items()))
+
+
+def pair_differences(
+    places: Iterable[Place], metrics: Sequence[str], pairs: Sequence[tuple[str, str]]
+) -> list[ArmDifference]:
+    """Return the differences of the first arm of each pair to the second, with Holm's p over all pairs."""
     found = [
         one
         for place in places
         for metric in metrics
-        for arm, reference in references.items()
+        for arm, reference in pairs
         if (one := _difference(place, metric, arm, reference)) is not None
     ]
     return _with_holm(found)

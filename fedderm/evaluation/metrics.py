@@ -99,18 +99,19 @@ def summarise(statistics: Floats, scheme: Scheme) -> dict[str, Floats]:
             "sensitivity": sensitivity,
             "specificity": specificity,
             "balanced_accuracy": (sensitivity + specificity) / 2,
-            "macro_f1": _macro_f1(confusion),
+            "macro_f1": macro_f1(confusion),
             "ece": np.abs(bins[..., 1] - bins[..., 2]).sum(axis=-1) / n,
             "brier": statistics[..., -1] / n,
             "referrals_per_1000": 1000 * referred / n,
         }
 
 
-def _macro_f1(confusion: Floats) -> Floats:
+def macro_f1(confusion: Floats) -> Floats:
+    """Return the mean F1 ``(...)`` over classes present in truth, of confusion matrices ``(..., K, K)``."""
     row, column = confusion.sum(axis=-1), confusion.sum(axis=-2)
     hit = np.diagonal(confusion, axis1=-2, axis2=-1)
-    f1 = 2 * hit / (row + column)
     present = row > 0
+    f1 = np.divide(2 * hit, row + column, out=np.zeros_like(hit), where=present)
     return np.asarray(np.where(present, f1, 0.0).sum(axis=-1) / present.sum(axis=-1))
 
 

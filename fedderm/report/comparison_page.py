@@ -19,6 +19,7 @@ from fedderm.report.comparison_rows import (
 from fedderm.report.formats import plural
 from fedderm.report.labels import METRIC_NAMES
 from fedderm.report.parts import STYLE, page_environment, part
+from fedderm.report.sweep_rows import pair_blocks, sweep_blocks
 from fedderm.whole_file import write_whole
 
 TEMPLATE = "comparison.html.md"
@@ -52,6 +53,8 @@ def _content(results: Results) -> dict[str, Any]:
         "others": {METRIC_NAMES[name]: found for name, found in blocks.items()},
         "differences": difference_blocks(results.models),
         "scale": scale_of(results.models),
+        "sweep": sweep_blocks(results),
+        "pairs": pair_blocks(results),
         "personal": value_blocks(results.personal, results, "auc"),
         "personal_differences": difference_blocks(results.personal),
         "personal_scale": scale_of(results.personal),
@@ -74,6 +77,8 @@ def _contents(content: dict[str, Any]) -> list[tuple[str, str]]:
     listed = [
         ("arms", "Arms by site", True),
         ("differences", "Differences", bool(content["differences"])),
+        ("pairs", "Pairs of arms", bool(content["pairs"])),
+        ("sweep", "Triage threshold", bool(content["sweep"])),
         ("personal", "Personal models", bool(content["personal"])),
         ("ranks", "Ranks", bool(content["ranks"])),
         ("cost", "Cost", True),
