@@ -14,6 +14,9 @@ from fedderm.model.dropout import dropouts
 from fedderm.model.heads import Heads
 from fedderm.training_settings import TrainingSettings
 
+_Labels = tuple[Tensor, Tensor, Tensor | None]
+"""Of a batch: classes (B,), shifts (B, 4), pattern labels (B, 7)."""
+
 
 class BatchGradient:
     """Adds a batch's gradient to the parameters' own.
@@ -39,8 +42,8 @@ class BatchGradient:
         """Return how many images of a batch of ``count`` go through the network at a time."""
         return count if self._indivisible else self._limit.largest(count)
 
-    def add(self, batch: Batch, classes: Tensor, shifts: Tensor) -> Tensor:
-        """Add the gradient for ``classes`` (B,) and ``shifts`` (B, 4) of the loss.
+    def add(self, batch: Batch, classes: Tensor, shifts: Tensor, patterns: Tensor | None = None) -> Tensor:
+        """Add the gradient for ``classes`` (B,), ``shifts`` (B, 4) and ``patterns`` (B, 7) of the loss.
 
         Gradients that are there already are lost where memory gives out. Return the batch's mean loss and
         its triage loss, (2,) in float64 on the device. Raises ValueError where memory does not hold one
@@ -51,7 +54,7 @@ class BatchGradient:
         while True:
             parts = [slice(0, count)] if self._indivisible else self._limit.parts(count)
             losses: list[Tensor] = []
-            if fits(lambda: self._work_off(batch, classes, shifts, parts, losses)):  # noqa: B023
+            if fits(lambda: self._work_off(batch, (classes, shifts, patterns), parts, losses)):  # noqa: B023
                 return torch.stack(losses).sum(dim=0)
             losses.clear()
             self._model.zero_grad(set_to_none=True)
@@ -64,25 +67,31 @@ class BatchGradient:
                 )
             self._limit.halve(parts[0].stop)
 
-    def _work_off(
-        self, batch: Batch, classes: Tensor, shifts: Tensor, parts: Sequence[slice], losses: list[Tensor]
-    ) -> None:
+    def _work_off(self, batch: Batch, labels: _Labels, parts: Sequence[slice], losses: list[Tensor]) -> None:
+        count = len(labels[0])
         try:
             for part in parts:
                 if len(parts) > 1:
                     for dropout in self._dropouts:
-                        dropout.take_part(part, len(classes))
-                share = (part.stop - part.start) / len(classes)
-                losses.append(self._part(batch, part, classes[part], shifts[part], share))
+                        dropout.take_part(part, count)
+                losses.append(self._part(batch, part, labels, (part.stop - part.start) / count))
         finally:
             for dropout in self._dropouts:
                 dropout.take_whole()
 
-    def _part(self, batch: Batch, part: slice, classes: Tensor, shifts: Tensor, share: float) -> Tensor:
+    def _part(self, batch: Batch, part: slice, labels: _Labels, share: float) -> Tensor:
+        classes, shifts, patterns = labels
         inputs = batch.inputs(part, self._settings.augmentation, self._device)
         with autocast(self._device, self._settings.precision):
             logits = self._model(inputs)
-        losses = image_losses(self._model.scheme, logits, classes, shifts, self._settings)
+        losses = image_losses(
+            self._model.scheme,
+            logits,
+            classes[part],
+            shifts[part],
+            self._settings,
+            None if patterns is None else patterns[part],
+        )
         triage, loss = (one.mean() * share for one in losses)  # a share of one leaves the mean as it is
         loss.backward()  # type: ignore[no-untyped-call]
         return torch.stack([loss.detach(), triage.detach()]).double()

@@ -66,6 +66,8 @@ def _objections(experiment: Experiment) -> Iterator[str]:
         yield from _privacy_objections(experiment)
     if name == "fed3r":
         yield from _fed3r_objections(experiment)
+    if experiment.model.patterns:
+        yield from _pattern_objections(experiment)
     yield from _robust_objections(experiment)
 
 
@@ -126,6 +128,16 @@ def _fed3r_objections(experiment: Experiment) -> Iterator[str]:
         yield "the sums are those of all training sites, so leave strategy.fraction and quorum at 1"
     if strategy.weighting != "examples":
         yield "images weigh as often as they are drawn, so set strategy.weighting: examples"
+
+
+def _pattern_objections(experiment: Experiment) -> Iterator[str]:
+    """Who fits or clips heads without knowing of pattern heads."""
+    if experiment.strategy.name == "fed3r":
+        yield "it fits the scheme's heads alone; set model.patterns to false"
+    if experiment.training.head_start != "none":
+        yield "training.head_start fits the scheme's heads alone; leave out it or model.patterns"
+    if experiment.training.privacy is not None:
+        yield "training.privacy is not made for pattern labels; leave out it or model.patterns"
 
 
 def _has_batch_norm(experiment: Experiment) -> bool:

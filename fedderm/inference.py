@@ -41,6 +41,8 @@ class ImageScores(NamedTuple):
     """``(n, 3)`` logits; None in the binary scheme."""
     features: npt.NDArray[np.float32]
     """``(n, F)`` what the triage head sees: the pooled features of its trunk."""
+    patterns: Floats | None = None
+    """``(n, 8)`` logits of BCC and seven patterns; None of a model without them."""
 
 
 def predict_logits(
@@ -64,6 +66,7 @@ def score_images(
     device = next(model.parameters()).device
     model.eval()
     triage, differential = [np.empty(0)], [np.empty((0, 3))]
+    patterns: list[Floats] = []
     features = [np.empty((0, model.triage.in_features), np.float32)]
 
     def score(part: slice) -> None:
@@ -74,6 +77,8 @@ def score_images(
         triage.append(logits.triage.double().cpu().numpy())
         if logits.differential is not None:
             differential.append(logits.differential.double().cpu().numpy())
+        if logits.patterns is not None:
+            patterns.append(logits.patterns.double().cpu().numpy())
         features.append(looked_at)
 
     limit = MemoryLimit(model, "scoring", side_of(images), precision)
@@ -84,6 +89,7 @@ def score_images(
         np.concatenate(triage),
         np.concatenate(differential) if has_differential else None,
         np.concatenate(features),
+        np.concatenate(patterns) if patterns else None,
     )
 
 
@@ -157,4 +163,9 @@ def mirror_images(images: Tensor, count: int) -> Iterator[Tensor]:
 def _mean(views: list[Logits]) -> Logits:
     triage = torch.stack([view.triage.float() for view in views]).mean(dim=0)
     differentials = [view.differential.float() for view in views if view.differential is not None]
-    return Logits(triage, torch.stack(differentials).mean(dim=0) if differentials else None)
+    patterns = [view.patterns.float() for view in views if view.patterns is not None]
+    return Logits(
+        triage,
+        torch.stack(differentials).mean(dim=0) if differentials else None,
+        torch.stack(patterns).mean(dim=0) if patterns else None,
+    )

@@ -5,11 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fedderm.evaluation.bcc_rule import evaluate_patterns
 from fedderm.evaluation.counts import Counts, counts_of
 from fedderm.evaluation.disclosure import folded, suppress
 from fedderm.evaluation.documents import (
     WITH_PRIOR,
     OperatingPoint,
+    PatternEvaluation,
     PersonalEvaluation,
     ShiftDiagnosis,
     SiteEvaluation,
@@ -77,6 +79,7 @@ def judge(
         shift=_shift(site, calibration, frame, terms),
         settings=_settings(site, terms),
     )
+    evaluation = evaluation.model_copy(update={"patterns": _patterns(site, test)})
     pools = _pools(site, test.scores, terms)
     shown = {pool: suppress(counts_of(scores), site.settings.min_cell) for pool, scores in pools.items()}
     shown[CALIBRATION] = suppress(
@@ -99,6 +102,15 @@ def judge(
         evaluation = evaluation.model_copy(update={"personal": personal})
     scores = {"calibration": calibration.scores, "test": test.scores}
     return Judged(evaluation, shown, replicates, scores)
+
+
+def _patterns(site: LocalSite, test: Seen) -> PatternEvaluation | None:
+    """Return what the heads of BCC and patterns are worth, of a model that has them."""
+    if test.patterns is None:
+        return None
+    labels = site.patterns(site.rows("test"))
+    scores, min_cell = test.scores, site.settings.min_cell
+    return evaluate_patterns(test.patterns, scores.truth, labels, scores.lesion, min_cell)
 
 
 def _settings(site: LocalSite, terms: Terms) -> EvaluationSettings:

@@ -5,18 +5,35 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fedderm.model.heads import Logits
+from fedderm.pattern_losses import pattern_losses
 from fedderm.training_settings import TrainingSettings
 
 
 def image_losses(
-    scheme: str, logits: Logits, classes: Tensor, shifts: Tensor, settings: TrainingSettings
+    scheme: str,
+    logits: Logits,
+    classes: Tensor,
+    shifts: Tensor,
+    settings: TrainingSettings,
+    patterns: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return the triage loss and the whole loss of each image, (B,) in float32.
 
-    ``classes`` (B,): 0..3; ``shifts`` (B, 4): of ``logit_shifts``.
+    ``classes`` (B,): 0..3; ``shifts`` (B, 4): of ``logit_shifts``; ``patterns`` (B, 7): labels for a
+    model with pattern heads, NaN where there are none.
     """
+    triage, loss = _scheme_losses(scheme, logits, classes, shifts, settings)
+    if logits.patterns is None:
+        return triage, loss
+    return triage, loss + settings.pattern_weight * pattern_losses(logits.patterns, classes, patterns)
+
+
+def _scheme_losses(
+    scheme: str, logits: Logits, classes: Tensor, shifts: Tensor, settings: TrainingSettings
+) -> tuple[Tensor, Tensor]:
+    """Return the triage loss and the loss of the scheme's heads, (B,) each."""
     malignant = (classes > 0).float()
-    triage_logit, differential = shifted(scheme, logits, shifts)
+    triage_logit, differential, _ = shifted(scheme, logits, shifts)
     triage = F.binary_cross_entropy_with_logits(triage_logit, malignant, reduction="none")
     if differential is None:
         return triage, triage

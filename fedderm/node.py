@@ -28,6 +28,7 @@ from fedderm.settings import Experiment, ModelSettings
 from fedderm.training_settings import TrainingSettings
 from fedderm.trainset import Images, TrainSet, site_train_set
 from fedderm.weights import Arrays
+from sites.annotations import pattern_labels
 from sites.cache import PixelSettings, open_cache
 from sites.catalogue import Site, load_site
 from sites.salted import salted
@@ -81,7 +82,7 @@ class LocalSite:
         """Return the images this site trains on; raises ValueError naming the site where it cannot."""
         rows, images = self.rows("train"), self.images
         try:
-            return site_train_set(images, rows, self._classes(rows), settings)
+            return site_train_set(images, rows, self._classes(rows), settings, self.patterns(rows))
         except ValueError as error:
             raise ValueError(f"site {self.settings.name}: {error}") from error
 
@@ -95,7 +96,13 @@ class LocalSite:
             else found.differential.argmax(axis=1) + 1
         )
         lesions = self.table["lesion_id"].to_numpy(dtype=str)[rows]
-        return Seen(Scores(found.triage, named, self._classes(rows), lesions), found.features)
+        scores = Scores(found.triage, named, self._classes(rows), lesions)
+        return Seen(scores, found.features, found.patterns)
+
+    def patterns(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float64] | None:
+        """Return the labels (n, 7) of dermoscopic patterns, NaN where there are none; None: of no image."""
+        found = pattern_labels(self.table.iloc[rows])
+        return None if np.isnan(found).all() else found
 
     def attributes(self, split: str) -> dict[str, npt.NDArray[np.str_]]:
         """Return the levels of a split's images by attribute, each (n,), "" where not recorded.
@@ -133,6 +140,8 @@ class Seen(NamedTuple):
     scores: Scores
     features: npt.NDArray[np.float32]
     """``(n, F)`` pooled features of the trunk."""
+    patterns: npt.NDArray[np.float64] | None = None
+    """``(n, 8)`` logits of BCC and seven patterns, of a model that has them."""
 
 
 def _size(part: pd.DataFrame) -> SplitSize:

@@ -6,16 +6,17 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from scipy.special import softmax
+from scipy.special import expit, softmax
 
+from fedderm.evaluation.bcc_rule import suggests_bcc
 from fedderm.evaluation.calibration_maps import CalibrationMap
 from fedderm.evaluation.documents import OperatingPoint
-from fedderm.inference import Floats, predict_logits
+from fedderm.inference import Floats, ImageScores, score_images
 from fedderm.model.cascade import Cascade
 from fedderm.model.state import load_arrays
 from fedderm.settings import ModelSettings
 from fedderm.weights import read_arrays
-from sites.diagnoses import CLASSES
+from sites.diagnoses import BCC_PATTERNS, CLASSES
 from sites.images import Pixels, read_image, shades_of_grey, to_square
 
 _DESCRIPTION, _WEIGHTS = "model.json", "model.safetensors"
@@ -40,10 +41,20 @@ class Prediction:
     threshold: float
     """As a calibrated probability."""
     differential: dict[str, float]
+    bcc: float | None = None
+    """P(BCC), not calibrated, of a model with pattern heads; None of another."""
+    patterns: dict[str, float] | None = None
+    """Of each dermoscopic pattern of BCC, not calibrated."""
+    rule_suggests_bcc: bool | None = None
+    """What the clinical rule makes of the patterns: pigment network excludes, any other suggests."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain values, for JSON."""
-        return asdict(self)
+        """Return plain values, for JSON; of a model without pattern heads nothing of patterns."""
+        found = asdict(self)
+        if self.patterns is None:
+            for name in ("bcc", "patterns", "rule_suggests_bcc"):
+                found.pop(name)
+        return found
 
 
 @dataclass(frozen=True)
@@ -87,10 +98,14 @@ class Predictor:
         """
         return to_square(pixels, side or self.settings.image_size, self.settings.crop)
 
+    def scores(self, square: Pixels) -> ImageScores:
+        """Return the logits of one image's prepared pixels ``square``."""
+        return score_images(self.model, square[None], np.zeros(1, np.int64), self.views)
+
     def logits(self, image: Path) -> tuple[Floats, Floats | None]:
         """Return the triage logit (1,) and the differential logits (1, 3), None in the binary scheme."""
-        square = self.square(self.pixels(image))
-        return predict_logits(self.model, square[None], np.zeros(1, np.int64), self.views)
+        found = self.scores(self.square(self.pixels(image)))
+        return found.triage, found.differential
 
     def predict(self, image: Path) -> Prediction:
         """Return the prediction for one image file; raises ImageUnreadable where it is none."""
@@ -98,7 +113,8 @@ class Predictor:
 
     def predict_square(self, image: Path, square: Pixels) -> Prediction:
         """Return the prediction for the prepared pixels ``square`` of the file ``image``."""
-        triage, differential = predict_logits(self.model, square[None], np.zeros(1, np.int64), self.views)
+        scores = self.scores(square)
+        triage, differential = scores.triage, scores.differential
         logit = float(triage[0])
         probability = float(CalibrationMap.of(self.point).probabilities(triage)[0])
         malignant = logit >= self.point.threshold
@@ -110,8 +126,24 @@ class Predictor:
             }
         decision = "malignant" if malignant else "benign"
         return Prediction(
-            str(image), round(probability, 6), decision, self.point.threshold_probability, shares
+            str(image),
+            round(probability, 6),
+            decision,
+            self.point.threshold_probability,
+            shares,
+            **_patterns(scores.patterns),
         )
+
+
+def _patterns(logits: Floats | None) -> dict[str, Any]:
+    if logits is None:
+        return {}
+    bcc, *patterns = (round(float(one), 6) for one in expit(logits[0]))
+    return {
+        "bcc": bcc,
+        "patterns": dict(zip(BCC_PATTERNS, patterns, strict=True)),
+        "rule_suggests_bcc": bool(suggests_bcc(logits[:, 1:] >= 0)[0]),
+    }
 
 
 def model_folder(path: Path) -> Path:

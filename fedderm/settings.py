@@ -70,6 +70,9 @@ class ModelSettings(Settings):
     colour: Literal["none", "shades_of_grey"] = "none"
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
     """Before the heads."""
+    patterns: bool = False
+    """Multitask: beside the scheme's heads, one for BCC and one for each of seven dermoscopic patterns, which
+    learn where a site has annotations (docs/patterns.md)."""
 
     @model_validator(mode="after")
     def _trunk_matches_scheme(self) -> Self:

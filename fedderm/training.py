@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -82,6 +83,7 @@ def train_locally(
     # The whole round's at once: a copy to a GPU in each step would wait for the step before.
     classes = torch.from_numpy(data.classes[order]).to(device)
     shifts = torch.from_numpy(logit_shifts(data.drawn, model.scheme, settings)[order]).float().to(device)
+    patterns = _on_device(data.patterns, order, device)
     total = torch.zeros(2, dtype=torch.float64, device=device)
     with training_batches(data, positions, settings.augmentation, generator, device) as batches:
         for step, batch in enumerate(batches):
@@ -90,7 +92,11 @@ def train_locally(
             rates.append(_set_rate(optimizer, settings, done, warmth))
             optimizer.zero_grad(set_to_none=True)
             part = slice(ends[step], ends[step + 1])
-            total += gradient.add(batch, classes[part], shifts[part])
+            told = (classes[part], shifts[part])
+            if isinstance(gradient, PrivateGradient):
+                total += gradient.add(batch, *told)
+            else:
+                total += gradient.add(batch, *told, None if patterns is None else patterns[part])
             if settings.privacy is None:  # a private one is clipped image by image
                 # The site's own is clipped, not what a method adds: control variates are means of it.
                 nn.utils.clip_grad_norm_(parameters, settings.clip_norm)
@@ -162,13 +168,20 @@ def initial_loss(model: Heads, data: TrainSet, settings: TrainingSettings) -> fl
         classes = torch.from_numpy(data.classes[chosen]).to(device)
         with autocast(device, settings.precision):
             logits = model(next(views_of(data.batch(chosen), 1, device)))
-        _, loss = image_losses(model.scheme, logits, classes, shifts[part], settings)
+        patterns = _on_device(data.patterns, chosen, device)
+        _, loss = image_losses(model.scheme, logits, classes, shifts[part], settings, patterns)
         total.add_((loss.double() * torch.from_numpy(data.weights[chosen]).to(device)).sum())
 
     limit = MemoryLimit(model, "scoring", side_of(data.images[0]), settings.precision)
     with torch.inference_mode():
         in_parts(limit, len(data), settings.batch_size, add)
     return float(total) / float(data.weights.sum())
+
+
+def _on_device(
+    values: npt.NDArray[np.float64] | None, rows: npt.NDArray[np.int64], device: torch.device
+) -> Tensor | None:
+    return None if values is None else torch.from_numpy(values[rows]).float().to(device)
 
 
 def rate_factors(model: Heads, settings: TrainingSettings) -> dict[str, float]:

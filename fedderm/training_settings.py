@@ -92,6 +92,8 @@ class TrainingSettings(Settings):
     """Whether MEL, SCC and BCC are adjusted among each other, too."""
     differentiation_weight: Annotated[float, Field(ge=0)] = 1.0
     """Weight of the MEL/SCC/BCC loss beside the triage loss."""
+    pattern_weight: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of the loss of BCC and patterns beside the scheme's, of a model with patterns."""
     augmentation: AugmentationSettings = AugmentationSettings()
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto: bfloat16 autocast on a GPU, float32 on a CPU."""

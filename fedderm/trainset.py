@@ -40,6 +40,8 @@ class TrainSet:
     drawn: Floats
     sources: int = 1
     updates: int | None = None
+    patterns: Floats | None = None
+    """``(n, 7)`` labels of dermoscopic patterns, NaN where there are none; None: of no image."""
 
     def __len__(self) -> int:
         """Return the number of training images."""
@@ -96,8 +98,12 @@ def _take(images: Images, rows: Ints, views: Ints | None, into: Images) -> None:
         into[...] = images[rows, views]
 
 
-def site_train_set(images: Images, rows: Ints, classes: Ints, settings: TrainingSettings) -> TrainSet:
+def site_train_set(
+    images: Images, rows: Ints, classes: Ints, settings: TrainingSettings, patterns: Floats | None = None
+) -> TrainSet:
     """Return the training set of one site: ``rows`` of ``images`` with their ``classes`` (n,).
+
+    ``patterns`` (n, 7): labels, NaN where there are none.
 
     Raises ValueError where one of malignant and benign is absent: there is nothing to tell apart.
     """
@@ -112,7 +118,9 @@ def site_train_set(images: Images, rows: Ints, classes: Ints, settings: Training
     weights = np.where(malignant, target / share, (1 - target) / (1 - share))
     drawn = np.bincount(classes, weights, minlength=len(CLASSES))
     located = np.stack([np.zeros_like(rows), rows], axis=1)
-    return TrainSet((images,), located, classes, weights, np.tile(drawn, (len(classes), 1)))
+    return TrainSet(
+        (images,), located, classes, weights, np.tile(drawn, (len(classes), 1)), patterns=patterns
+    )
 
 
 def pool(sets: Sequence[TrainSet], *, balanced: bool = False) -> TrainSet:
@@ -132,4 +140,15 @@ def pool(sets: Sequence[TrainSet], *, balanced: bool = False) -> TrainSet:
         np.concatenate([one.weights * (one.sources / one.weights.sum() if balanced else 1) for one in sets]),
         np.concatenate([one.drawn for one in sets]),
         sources=sum(one.sources for one in sets),
+        patterns=_patterns(sets),
+    )
+
+
+def _patterns(sets: Sequence[TrainSet]) -> Floats | None:
+    known = [one.patterns for one in sets if one.patterns is not None]
+    if not known:
+        return None
+    nothing = known[0].shape[1]
+    return np.concatenate(
+        [np.full((len(one), nothing), np.nan) if one.patterns is None else one.patterns for one in sets]
     )

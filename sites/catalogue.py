@@ -7,12 +7,13 @@ from typing import Annotated, Any, Final
 import pandas as pd
 from pydantic import Field
 
+from sites.annotations import with_patterns
 from sites.case_mix import apply_case_mix
 from sites.diagnoses import DIAGNOSES, AkPolicy, class_index
 from sites.elsewhere import ElsewhereSite
 from sites.errors import SiteError
 from sites.fed_isic2019 import FedIsic2019Site
-from sites.files import nearest, quoted
+from sites.files import nearest, quoted, resolve
 from sites.folder import FolderSite
 from sites.ham10000 import HAM10000Site
 from sites.isic2019 import Isic2019Site
@@ -81,6 +82,12 @@ def _load(site: Site, data_root: Path | None, work_dir: Path, seed: int) -> Site
         table = _not_empty(apply_case_mix(table, site.case_mix, seed), "case_mix")
     table = table.reset_index(drop=True)
     notes = [*attrs.get("notes", []), *_aside_notes(aside), *notes, *policy_notes, *_lesion_notes(table)]
+    annotations = attrs.pop("annotations", None)
+    if site.annotations is not None:
+        annotations = resolve(site.annotations, data_root)
+    if annotations is not None:
+        table, note = with_patterns(table, annotations)
+        notes.append(note)
     table.attrs = {**attrs, "notes": notes}
     published = table["split"].notna().any()
     table = (keep_published if published else assign)(table, site.fractions(), seed)

@@ -27,6 +27,18 @@ DIAGNOSES: Final[dict[str, str]] = {
 }
 """Canonical diagnosis to its plain name."""
 
+BCC_PATTERNS: Final = (
+    "pigment_network",
+    "ulceration",
+    "ovoid_nests",
+    "multiple_globules",
+    "maple_leaf_areas",
+    "spoke_wheel_areas",
+    "arborizing_telangiectasia",
+)
+"""Dermoscopic criteria of BCC (Menzies et al., Arch Dermatol 2000): the first speaks against it, the others
+for it. The seven of arXiv 2407.00104."""
+
 _CLASS_OF: Final[dict[str, int]] = {
     "mel": 1,
     "scc": 2,

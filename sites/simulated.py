@@ -24,6 +24,7 @@ from sites.case_mix import SKIN_TYPES, CaseMix, apportion, diagnosis_fractions
 from sites.criteria import CRITERIA
 from sites.errors import SiteError
 from sites.rendering import PlannedLesion, image_name, render_all
+from sites.simulated_annotators import annotate, painted_patterns
 from sites.site import SiteSettings
 
 DIAGNOSES: Final = {
@@ -53,6 +54,7 @@ _GENERATOR: Final = (
     "pigment.py",
     "rendering.py",
     "simulated.py",
+    "simulated_annotators.py",
     "skin.py",
     "structures.py",
     "surface.py",
@@ -77,6 +79,8 @@ class SimulatedSite(SiteSettings):
     """Height in pixels; images are a third wider."""
     masks: bool = False
     """Write the lesion's and each structure's mask as PNG beside the images."""
+    annotators: Annotated[int, Field(ge=0, le=20)] = 0
+    """Simulated annotators of the dermoscopic patterns of BCC (sites.simulated_annotators); with masks."""
 
     @model_validator(mode="after")
     def _can_be_rendered(self) -> "SimulatedSite":
@@ -111,6 +115,8 @@ class SimulatedSite(SiteSettings):
                 "make sure the folder can be written and has free space"
             ) from error
         table["path"] = [str(folder / "images" / f"{name}.jpg") for name in table["image_id"]]
+        if self.annotators:
+            table.attrs["annotations"] = folder / "annotations.csv"
         return table
 
     def _key(self, seed: int) -> str:
@@ -118,6 +124,7 @@ class SimulatedSite(SiteSettings):
         byte."""
         mix = self.case_mix.model_dump() if self.case_mix else None
         what = [self.name, seed, self.lesions, self.images_per_lesion, self.render_size, self.masks, mix]
+        what += [self.annotators]
         digest = hashlib.sha256(json.dumps([*what, self.ak_policy], sort_keys=True).encode())
         for name in _GENERATOR:
             digest.update(Path(__file__).with_name(name).read_bytes())
@@ -133,16 +140,30 @@ class SimulatedSite(SiteSettings):
                 [PlannedLesion(*row) for row in patients[_PLANNED].itertuples(index=False)],
                 building,
                 size=self.render_size,
-                masks=self.masks,
+                masks=self.masks or self.annotators > 0,
                 workers=_cores(),
                 progress=lambda done: progress(self.name, done, self.lesions) if progress else None,
             )
-            _images(patients).to_csv(building / "metadata.csv", index=False)
+            images = _images(patients)
+            self._annotate(building, list(images["image_id"]), seed)
+            images.to_csv(building / "metadata.csv", index=False)
             # A folder without its metadata is one that someone emptied by hand.
             shutil.rmtree(folder, ignore_errors=True)
             building.rename(folder)
         finally:
             shutil.rmtree(building, ignore_errors=True)
+
+    def _annotate(self, folder: Path, image_ids: list[str], seed: int) -> None:
+        """Write patterns.csv (the truth), annotations.csv (what annotators say), annotators.csv (their
+        rates)."""
+        if not self.annotators:
+            return
+        truth = painted_patterns(folder / "masks", image_ids)
+        name = int.from_bytes(hashlib.sha256(self.name.encode()).digest()[:8], "big")
+        rng = np.random.default_rng(np.random.SeedSequence([seed, name, 1]))
+        says, rates = annotate(truth, self.annotators, rng)
+        for table, file in ((truth, "patterns.csv"), (says, "annotations.csv"), (rates, "annotators.csv")):
+            table.to_csv(folder / file, index=False)
 
 
 def plan(site: SimulatedSite, seed: int) -> pd.DataFrame:

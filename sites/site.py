@@ -73,6 +73,9 @@ class SiteSettings(Settings):
     acquisition: AcquisitionProfile | None = None
     """A simulated device through which this site's images are seen."""
     case_mix: CaseMix | None = None
+    annotations: Path | None = None
+    """A table of what annotators say of dermoscopic patterns (sites.annotations); relative paths start at
+    the data root. It never leaves the site."""
     min_cell: Annotated[int, Field(ge=0)] = 0
     """Counts below this (and above zero) do not leave the site; 10 is common at hospitals."""
 

@@ -12,6 +12,8 @@ import numpy as np
 from sites.pigment import Canvas, Stencil, noise, step
 
 BLUE_GREY = (0.38, 0.36, 0.42)
+MULTIPLE = 12
+"""So many blue-grey globules beside ovoid nests count as multiple (a choice)."""
 
 
 def scattered(
@@ -180,9 +182,15 @@ def ovoid_nests(canvas: Canvas, rng: np.random.Generator, _: float) -> None:
     for x, y in scattered(canvas, rng, int(rng.integers(2, 7)), 0.85):
         across = rng.uniform(0.18, 0.5) * canvas.unit
         nests.blob(x, y, across, rng.uniform(0.5, 0.9), rng.uniform(0, np.pi), rng.uniform(0.6, 1))
+    beside, count = Stencil(canvas.side), 0
     for x, y in scattered(canvas, rng, int(rng.integers(4, 26)), 0.95):
-        nests.blob(x, y, rng.uniform(1.8, 4.5) * canvas.scale, 1, 0, rng.uniform(0.5, 1))
+        globule = (x, y, rng.uniform(1.8, 4.5) * canvas.scale, 1, 0, rng.uniform(0.5, 1))
+        nests.blob(*globule)
+        beside.blob(*globule)
+        count += 1
     _slate(canvas, rng, nests.plane(1.6 * canvas.scale), "ovoid_nests")
+    if count >= MULTIPLE:
+        canvas.record("multiple_globules", beside.plane(1.6 * canvas.scale))
 
 
 def spoke_wheel(canvas: Canvas, rng: np.random.Generator, _: float) -> None:

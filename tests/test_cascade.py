@@ -109,7 +109,7 @@ def test_separate_trunks_start_unlike_each_other_where_nothing_is_pretrained() -
 @pytest.mark.parametrize("scheme", ["cascade", "four_class"])
 def test_the_differentiation_head_learns_from_malignant_lesions_only(scheme: str) -> None:
     model = network(scheme)
-    _, differential = model(images())
+    _, differential, _ = model(images())
     per_image = torch.autograd.grad(
         loss(model, Logits(torch.zeros(6), differential), torch.tensor([0, 0, 1, 2, 3, 0])), differential
     )[0]
@@ -155,7 +155,7 @@ def test_logits_are_float32_under_autocast() -> None:
     """In bfloat16 most of 400 logits between 1 and 2 would coincide: it has 128 numbers there."""
     model = network()
     with torch.autocast("cpu", dtype=torch.bfloat16), torch.inference_mode():
-        triage, differential = model(images(200))
+        triage, differential, _ = model(images(200))
     assert (triage.dtype, differential.dtype) == (torch.float32, torch.float32)
     assert len(torch.unique(triage)) > 190
 

@@ -82,7 +82,15 @@ def test_evaluation_looks_only_at_itself_and_at_the_diagnoses() -> None:
 
 def test_the_command_line_imports_nothing_heavy() -> None:
     heavy = {"torch", "flwr", "ray", "pandas", "numpy", "rich", "pydantic"}
-    light = ("", ".commands", ".deploy", ".hospital_commands", ".site_commands", ".errors")
+    light = (
+        "",
+        ".commands",
+        ".deploy",
+        ".hospital_commands",
+        ".pattern_commands",
+        ".site_commands",
+        ".errors",
+    )
     for name in (f"fedderm.cli{part}" for part in light):
         found = {one.split(".")[0] for one in imported(MODULES[name], lazy=False)} & heavy
         assert not found, f"{name} imports {', '.join(sorted(found))}"

@@ -5,7 +5,7 @@ import sys
 import typer
 from typer import core
 
-from fedderm.cli import commands, deploy, hospital_commands, site_commands
+from fedderm.cli import commands, deploy, hospital_commands, pattern_commands, site_commands
 from fedderm.cli.errors import exit_code_of
 
 core.HAS_RICH = False  # with rich at hand typer writes "\[required]", even where it is told not to use it
@@ -26,6 +26,7 @@ app.command("explain")(commands.explain)
 app.command("export")(commands.export)
 app.add_typer(site_commands.app, name="sites")
 app.add_typer(hospital_commands.app, name="site")
+app.add_typer(pattern_commands.app, name="patterns")
 app.add_typer(deploy.app, name="deploy")
 
 

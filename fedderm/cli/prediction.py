@@ -42,11 +42,23 @@ def predict_images(model: Path, images: list[Path], site: str | None, as_json: b
 
 def _print(predictions: list[Prediction], predictor: Predictor) -> None:
     table: Table = plain_table("image", "P(malignant)", "decision", "differential", folding="image")
+    if predictions[0].patterns is not None:
+        for heading in ("P(BCC)", "patterns", "rule"):
+            table.add_column(heading, overflow="fold")
     for one in predictions:
         differential = ", ".join(f"{name} {share:.0%}" for name, share in one.differential.items())
-        table.add_row(str(one.image), f"{one.probability:.3f}", one.decision, differential or "-")
+        row = [str(one.image), f"{one.probability:.3f}", one.decision, differential or "-"]
+        if one.patterns is not None:
+            shown = [name.replace("_", " ") for name, share in one.patterns.items() if share >= 0.5]
+            rule = "suggests BCC" if one.rule_suggests_bcc else "does not"
+            row += [f"{one.bcc:.3f}", ", ".join(shown) or "-", rule]
+        table.add_row(*row)
     console = output()
     console.print(table)
     console.print(f"threshold {predictor.point.threshold_probability:.3f}: {predictor.point.origin}")
     console.print("A guarantee speaks of a lesion's mean over its images, not of one image.")
+    if predictions[0].patterns is not None:
+        console.print(
+            "P(BCC) and patterns (those at 0.5 or above) are not calibrated. Rule: network excludes BCC."
+        )
     console.print("Research use only; not a medical device.")

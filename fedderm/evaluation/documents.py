@@ -203,6 +203,41 @@ class PersonalEvaluation(Document):
     """On the test split, at that operating point."""
 
 
+class PatternRates(Document):
+    """A pattern head against the annotators' consensus, on the test lesions that have a label."""
+
+    pattern: str
+    n: int
+    positives: int
+    sensitivity: Estimate
+    specificity: Estimate
+    auc: Estimate
+
+
+class PatternEvaluation(Document):
+    """The heads of BCC and its dermoscopic patterns on the test lesions (fedderm.evaluation.bcc_rule)."""
+
+    n: int
+    positives: int
+    """Lesions that are BCC."""
+    accuracy: Estimate
+    precision: Estimate
+    recall: Estimate
+    auc: Estimate
+    rule_obeyed: Estimate
+    """Lesions of which the BCC head says what the rule makes of the pattern heads."""
+    rule_obeyed_bcc: Estimate
+    """Of those that the BCC head calls BCC."""
+    rule_obeyed_other: Estimate
+    """Of the others."""
+    relevant_found: Estimate
+    """True BCC of which a positive pattern's head says yes."""
+    exclusion_met: Estimate
+    """Other lesions of which the pigment network's head says yes."""
+    patterns: list[PatternRates]
+    """Empty where no test image has a label."""
+
+
 class SiteEvaluation(Document):
     """Everything a site says about the final model: before and after its own recalibration."""
 
@@ -230,6 +265,8 @@ class SiteEvaluation(Document):
     shift: ShiftDiagnosis | None = None
     subgroups: list[Subgroup] = []
     subgroup_gaps: list[SubgroupGap] = []
+    patterns: PatternEvaluation | None = None
+    """Of a model with pattern heads."""
     personal: PersonalEvaluation | None = None
     """Of the site's personal model, where the strategy gives it one; all else here is of the global model."""
 

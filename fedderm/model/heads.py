@@ -11,15 +11,19 @@ from torch import Tensor, nn
 
 from fedderm.model.dropout import BatchDropout, PackedDropout
 from fedderm.settings import ModelSettings
+from sites.diagnoses import BCC_PATTERNS
 
 MALIGNANT_CLASSES = 3
+PATTERN_OUTPUTS = 1 + len(BCC_PATTERNS)
 
 
 class Logits(NamedTuple):
-    """``triage`` (B,): log odds of malignancy; ``differential`` (B, D): None in the binary scheme."""
+    """``triage`` (B,): log odds of malignancy; ``differential`` (B, D): None in the binary scheme;
+    ``patterns`` (B, 8): log odds of BCC and of the seven patterns, None of a model without them."""
 
     triage: Tensor
     differential: Tensor | None
+    patterns: Tensor | None = None
 
 
 class Heads(nn.Module):
@@ -33,6 +37,8 @@ class Heads(nn.Module):
         self.triage = _zero_linear(features, 1)
         if settings.scheme != "binary":
             self.differentiation = _zero_linear(features, MALIGNANT_CLASSES)
+        if settings.patterns:
+            self.patterns = _zero_linear(features, PATTERN_OUTPUTS)
 
     def forward(self, inputs: Tensor) -> Logits:
         """Return the logits of features ``inputs`` (B, T, F)."""
@@ -43,13 +49,14 @@ class Heads(nn.Module):
     def logits(self, first: Tensor, last: Tensor) -> Logits:
         """Return the logits of what the two heads see, (B, F) each, after dropout."""
         triage = cast("Tensor", self.triage(first)).squeeze(1)
+        patterns = cast("Tensor", self.patterns(first)) if hasattr(self, "patterns") else None
         if self.scheme == "binary":
-            return Logits(triage, None)
+            return Logits(triage, None, patterns)
         differential = cast("Tensor", self.differentiation(last))
         if self.scheme == "four_class":
             # The triage head is the benign logit's negative: log sum exp(malignant) - benign.
             triage = torch.logsumexp(differential, dim=1) + triage
-        return Logits(triage, differential)
+        return Logits(triage, differential, patterns)
 
     def features(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Return what the triage and the differentiation head see of ``inputs``, (B, F) each."""

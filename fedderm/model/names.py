@@ -14,8 +14,9 @@ SHORT_NAMES: Final = {
     "swin_s": "swin_small_patch4_window7_224",
     "convnext_s": "convnext_small",
     "efficientnetv2_s": "tf_efficientnetv2_s",
+    "mobilenet_v2": "mobilenetv2_100",
 }
-"""The four backbones of the cascade paper (arXiv 2606.13135)."""
+"""The four backbones of the cascade paper (arXiv 2606.13135), and that of multitask BCC (2407.00104)."""
 
 PACKAGED: Final = "tf_efficientnet_lite0"
 """The backbone whose ImageNet weights ship in a Python package: transfer learning without a hub."""

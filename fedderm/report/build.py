@@ -96,6 +96,7 @@ def _contents(content: dict[str, Any]) -> list[tuple[str, str]]:
         ("calibration", "Calibration", True),
         ("benefit", "Net benefit", bool(content["benefit"])),
         ("subgroups", "Subgroups", any(site.subgroups for site in sites)),
+        ("patterns", "Patterns of BCC", any(site.patterns for site in sites)),
         ("learning", "Learning curves", True),
         ("federation", "Federation", True),
         ("sites", "Sites", True),
