@@ -78,7 +78,8 @@ def overlay(pixels: Pixels, heat: npt.NDArray[np.float32]) -> Pixels:
     strength = np.clip(np.asarray(larger), 0, 1)[..., None]
     colours = matplotlib.colormaps[COLOURS](strength[..., 0])[..., :3] * 255
     opaque = _OPAQUE * strength
-    return np.rint(pixels * (1 - opaque) + colours * opaque).astype(np.uint8)
+    mixed: Pixels = np.rint(pixels * (1 - opaque) + colours * opaque).astype(np.uint8)
+    return mixed
 
 
 def encoded(pixels: Pixels, kind: str) -> bytes:

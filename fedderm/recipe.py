@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Literal, Protocol
 
+from fedderm.model.names import FUSED, branches_of
 from fedderm.settings import (
     EvaluationSettings,
     Experiment,
@@ -64,7 +65,10 @@ class Recipe(Settings):
 
 def recipe_of(experiment: Experiment) -> Recipe:
     """Return an experiment's recipe; a file of weights is told by its name alone."""
-    model = experiment.model.model_copy(update={"pretrained": Path(experiment.model.pretrained).name})
+    weights = branches_of(experiment.model.backbone, experiment.model.pretrained)
+    told = dict.fromkeys(Path(one).name for _, one in weights)
+    names = [Path(one).name for _, one in weights] if len(told) > 1 else list(told)
+    model = experiment.model.model_copy(update={"pretrained": FUSED.join(names)})
     return Recipe(
         name=experiment.name,
         seed=experiment.seed,

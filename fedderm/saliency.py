@@ -58,7 +58,7 @@ def heat_maps(model: Cascade, inputs: Tensor, views: int, malignant_class: str |
     """
     model.eval().requires_grad_(False)
     about = [MALIGNANT] if malignant_class is None else [MALIGNANT, malignant_class]
-    found = [_grad_cam(model, inputs, views, one) for one in about]
+    found = [_about(model, inputs, views, one) for one in about]
     trunks = [(model.trunks[0], "" if len(model.trunks) == 1 else MALIGNANT)]
     if len(model.trunks) > 1 and malignant_class is not None:
         trunks.append((model.trunks[-1], malignant_class))
@@ -82,21 +82,31 @@ class _Answers(nn.Module):
         return triage if found.differential is None else torch.cat([triage, found.differential], dim=1)
 
 
-def _grad_cam(model: Cascade, inputs: Tensor, views: int, about: str) -> HeatMap:
+def _about(model: Cascade, inputs: Tensor, views: int, about: str) -> HeatMap:
+    column = 0 if about == MALIGNANT else CLASSES.index(about)
+    trunk = model.trunks[0 if about == MALIGNANT else -1]
+    return HeatMap(about, GRAD_CAM, *grad_cam(_Answers(model), column, trunk, inputs, views))
+
+
+def grad_cam(
+    answers: nn.Module, column: int, trunk: nn.Module, inputs: Tensor, views: int
+) -> tuple[tuple[int, int], Heat]:
+    """Return the rows and columns that ``trunk`` tells apart, and Grad-CAM of a logit of one image.
+
+    ``answers`` gives logits (B, K) of images ``inputs`` (1, 3, S, S) in 0..1 through ``trunk``, and is asked
+    about ``column``. Its parameters must ask for no gradient, which would be half of the work.
+    """
     from pytorch_grad_cam import GradCAM
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
-    column = 0 if about == MALIGNANT else CLASSES.index(about)
-    trunk = model.trunks[0 if about == MALIGNANT else -1]
     layer, cells, reshape = _place(trunk, inputs)
-    cam = GradCAM(model=_Answers(model), target_layers=[layer], reshape_transform=reshape)
-    # The parameters ask for no gradient, which would be half of the work: the image has to.
+    cam = GradCAM(model=answers, target_layers=[layer], reshape_transform=reshape)
     batch = torch.cat(list(mirror_images(inputs, views))).requires_grad_()
     try:
         maps = cam(input_tensor=batch, targets=[ClassifierOutputTarget(column)] * len(batch))
     finally:  # not as a context manager, which would swallow an IndexError
         cam.activations_and_grads.release()
-    return HeatMap(about, GRAD_CAM, cells, _turned_back(torch.from_numpy(maps)))
+    return cells, _turned_back(torch.from_numpy(maps))
 
 
 Reshape = Callable[[Tensor], Tensor]
@@ -122,7 +132,7 @@ def _place(trunk: nn.Module, inputs: Tensor) -> tuple[nn.Module, tuple[int, int]
         )
 
     def to_grid(tokens: Tensor) -> Tensor:
-        return tokens[:, prefix:].unflatten(1, (rows, columns)).permute(0, 3, 1, 2)
+        return tokens[:, prefix:].reshape(len(tokens), rows, columns, -1).permute(0, 3, 1, 2)
 
     return blocks[-1].norm1, (rows, columns), to_grid
 
@@ -214,7 +224,7 @@ def _turned_back(maps: Tensor) -> Heat:
     """Return the mean of the mirror images' maps (V, S, S), each mirrored back, from 0 to 1."""
     # Each mirroring is its own inverse.
     back = [list(mirror_images(one[None, None], place + 1))[-1] for place, one in enumerate(maps)]
-    mean = torch.cat(back).mean(dim=0)[0].numpy().astype(np.float32)
+    mean: Heat = torch.cat(back).mean(dim=0)[0].numpy().astype(np.float32)
     mean = mean - mean.min()
     highest = float(mean.max())
     return mean / highest if highest > 0 else mean

@@ -61,9 +61,10 @@ class ModelSettings(Settings):
     """One backbone with both heads, or the papers' two networks."""
     backbone: str = "tf_efficientnet_lite0"
     """Any timm model name; vit_b16, swin_s, convnext_s and efficientnetv2_s are short for the cascade
-    paper's four."""
+    paper's four. a+b: the late fusion of two or more, such as convnext_tiny+tf_efficientnet_b0."""
     pretrained: str = "package"
-    """none, hub, package (the weights that ship with a Python package: tf_efficientnet_lite0), or a file."""
+    """none, hub, package (the weights that ship with a Python package: tf_efficientnet_lite0), or a file;
+    of fused backbones one word for all, or one each: hub+none."""
     image_size: Annotated[int, Field(ge=32, le=1024)] = 112
     """Pixels a side."""
     crop: Literal["center", "squash"] = "center"
@@ -156,7 +157,7 @@ class Experiment(Settings):
             raise ValueError(
                 f"strategy.average_last is {self.strategy.average_last} but the run has {self.rounds} rounds"
             )
-        if self.training.trunk != "trained" and self.model.pretrained == "hub":
+        if self.training.trunk != "trained" and "hub" in self.model.pretrained.split("+"):
             raise ValueError(
                 "model.pretrained: hub would have every site fetch the frozen trunk itself; save its weights "
                 "to a file and name that, or take package or none"

@@ -26,3 +26,21 @@ def consensus(
     from fedderm.cli.patterns import write_consensus
 
     write_consensus(annotations, to, seed)
+
+
+@app.command("agreement")
+def agreement(
+    run: Annotated[Path, typer.Argument(help="A finished run's folder.", show_default=False)],
+    data_root: Annotated[
+        Path | None, typer.Option(help="Where the sources' folders lie (replaces data_root).")
+    ] = None,
+    most: Annotated[int, typer.Option(min=1, help="Test images a site and pattern.")] = 100,
+    seed: Annotated[int, typer.Option(help="Of random places and intervals.")] = 2026,
+) -> None:
+    """Hold Grad-CAM of each pattern's head against its mask, at simulated sites that have masks.
+
+    Of real sites, which have none, it says where the maps lie and how far they are the same map.
+    """
+    from fedderm.cli.pattern_agreement import show_agreement
+
+    show_agreement(run, data_root, most, seed)

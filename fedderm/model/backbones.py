@@ -12,7 +12,15 @@ from huggingface_hub import constants, get_session
 from timm.data.config import resolve_model_data_config
 from torch import nn
 
-from fedderm.model.names import PACKAGED, SHORT_NAMES, check_file, check_packaged, unknown_backbone
+from fedderm.model.fusion import LateFusion
+from fedderm.model.names import (
+    PACKAGED,
+    SHORT_NAMES,
+    branches_of,
+    check_file,
+    check_packaged,
+    unknown_backbone,
+)
 
 
 @dataclass(frozen=True)
@@ -39,11 +47,19 @@ def timm_name(name: str) -> str:
 
 
 def build_backbone(name: str, image_size: int, pretrained: str) -> Backbone:
-    """Return the backbone for square images of ``image_size`` pixels.
+    """Return the backbone for square images of ``image_size`` pixels; of ``a+b`` their late fusion.
 
     ``pretrained`` is none, hub, package or a file of weights (safetensors, or a PyTorch file read without
     unpickling). Raises ValueError where the name is unknown or the weights cannot be had.
     """
+    branches = [_build(one, image_size, weights) for one, weights in branches_of(name, pretrained)]
+    if len(branches) == 1:
+        return branches[0]
+    fused = LateFusion([(one.network, one.mean, one.std) for one in branches])
+    return Backbone(fused, sum(one.features for one in branches), (0.0,) * 3, (1.0,) * 3)
+
+
+def _build(name: str, image_size: int, pretrained: str) -> Backbone:
     full = timm_name(name)
     options: dict[str, Any] = {"num_classes": 0}
     config = timm.get_pretrained_cfg(full)

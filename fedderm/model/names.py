@@ -18,8 +18,33 @@ SHORT_NAMES: Final = {
 }
 """The four backbones of the cascade paper (arXiv 2606.13135), and that of multitask BCC (2407.00104)."""
 
+FUSED: Final = "+"
+"""Between backbones that are fused late, such as convnext_tiny+tf_efficientnet_b0."""
+
 PACKAGED: Final = "tf_efficientnet_lite0"
 """The backbone whose ImageNet weights ship in a Python package: transfer learning without a hub."""
+
+
+def branches_of(backbone: str, pretrained: str) -> list[tuple[str, str]]:
+    """Return each backbone that ``a+b`` fuses with its weights, which are one word for all, or ``x+y``.
+
+    A single backbone is one branch, and its weights are what they say, a file with a plus in its path too.
+    Raises ValueError where a name is empty or there are weights for another number of backbones.
+    """
+    names = backbone.split(FUSED)
+    if len(names) == 1:
+        return [(backbone, pretrained)]
+    if not all(names):
+        raise ValueError(f"model.backbone: {backbone} lacks a name beside its plus; write a+b, or one name")
+    weights = pretrained.split(FUSED)
+    if len(weights) == 1:
+        weights *= len(names)
+    if len(weights) != len(names):
+        raise ValueError(
+            f"model.pretrained: {pretrained} is of {len(weights)} backbones and {backbone} fuses "
+            f"{len(names)}; write one word for all, or one each, such as hub+none"
+        )
+    return list(zip(names, weights, strict=True))
 
 
 def check_names(settings: ModelSettings) -> None:
@@ -27,16 +52,21 @@ def check_names(settings: ModelSettings) -> None:
 
     What passes may still be refused when the network is built, such as a tag that a backbone lacks.
     """
-    architecture = SHORT_NAMES.get(settings.backbone, settings.backbone).partition(".")[0]
+    for name, pretrained in branches_of(settings.backbone, settings.pretrained):
+        _check_name(name, pretrained)
+
+
+def _check_name(name: str, pretrained: str) -> None:
+    architecture = SHORT_NAMES.get(name, name).partition(".")[0]
     source = _timm_source()
     # A model's function, or an old name that timm still takes, which stands as a key in a table.
     named = rf"^@register_model\s+def {re.escape(architecture)}\(|['\"]{re.escape(architecture)}['\"]:"
     if source and not re.search(named, source, re.M):
-        raise unknown_backbone(settings.backbone, re.findall(r"^@register_model\s+def (\w+)", source, re.M))
-    if settings.pretrained == "package":
+        raise unknown_backbone(name, re.findall(r"^@register_model\s+def (\w+)", source, re.M))
+    if pretrained == "package":
         check_packaged(architecture)
-    elif settings.pretrained not in ("none", "hub"):
-        check_file(settings.backbone, Path(settings.pretrained))
+    elif pretrained not in ("none", "hub"):
+        check_file(name, Path(pretrained))
 
 
 def unknown_backbone(name: str, known: list[str]) -> ValueError:
