@@ -1,7 +1,8 @@
 """Where a pattern head looks: Grad-CAM of its logit, and how much of it lies inside the pattern's mask.
 
 Grad-CAM as ``fedderm explain`` draws it (extra ``explain``). Agreement as in arXiv 2407.00104: the mean of
-the map, scaled to 0..1, inside the mask and outside; and the share of the map's mass inside, against the same mask put elsewhere.
+the map, scaled to 0..1, inside the mask and outside; and the share of the map's mass inside, against the same
+mask put elsewhere.
 Shapes: S x S pixels.
 """
 

@@ -134,7 +134,8 @@ def _show(masked: pd.DataFrame, unmasked: pd.DataFrame, seed: int) -> None:
         console.print(shown)
         console.print(
             "Grad-CAM, scaled to 0..1, inside and outside of the pattern's mask; the share of its mass "
-            "inside the mask, inside that mask at random places, and inside as many pixels of other images' masks."
+            "inside the mask, inside that mask at random places, and inside as many pixels of other images' "
+            "masks."
         )
     if len(unmasked):
         other = plain_table("site without masks", "images", "in the middle fifth", "maps alike")
@@ -156,7 +157,7 @@ def _mean(part: pd.DataFrame, score: str, seed: int) -> str:
         return "-"
     grouped = part.dropna(subset=[score]).groupby("lesion_id")[score]
     sums: npt.NDArray[np.float64] = grouped.sum().to_numpy(dtype=float)
-    counts: npt.NDArray[np.float64] = grouped.count().to_numpy(dtype=float)
+    counts = np.asarray(grouped.count(), dtype=np.float64)
     rng = np.random.default_rng(seed)
     drawn = rng.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), size=_DRAWS)
     low, high = np.quantile((drawn @ sums) / (drawn @ counts), [0.025, 0.975])
