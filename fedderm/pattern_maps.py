@@ -53,7 +53,7 @@ class PatternMaps:
 
         ``pattern``: its place in ``BCC_PATTERNS``.
         """
-        inputs = to_input(image[None], self._device)
+        inputs = to_input(image[None].copy(), self._device)  # PIL's arrays cannot be written to
         return grad_cam(self._answers, 1 + pattern, self._trunk, inputs, 1)[1]
 
 
