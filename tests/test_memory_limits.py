@@ -243,7 +243,8 @@ def test_scores_and_features_do_not_depend_on_what_fits() -> None:
         found = score_images(model, images, rows, 2)
     assert asked[0] > 3
     assert max(asked[6:]) <= 3
-    for one, other in zip(found, expected, strict=True):
+    assert (found.patterns, expected.patterns) == (None, None)
+    for one, other in zip(found[:3], expected[:3], strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=2e-5)
     # The features' pass does not reach the head; the trunk itself refuses.
     with _trunk_room(model, 5):
