@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fedderm.config_sentences import sentence_of
 from fedderm.hospital.policy import LEAST_CELL, Policy
+from fedderm.model.names import FUSED
 from fedderm.settings import Experiment
 from sites.catalogue import Site
 
@@ -78,10 +79,8 @@ def at_home(experiment: Experiment, node_config: Mapping[str, Any]) -> Experimen
     path = Path(str(node_config[SITE_FILE]))
     home = read_home(path)
     own: dict[str, Any] = {"data_root": home.data_root, "work_dir": home.work_dir}
-    needs_file = experiment.training.trunk != "trained" and experiment.model.pretrained not in (
-        "none",
-        "package",
-    )
+    weights = set(experiment.model.pretrained.split(FUSED))
+    needs_file = experiment.training.trunk != "trained" and not weights <= {"none", "package"}
     if needs_file:
         if home.trunk is None:
             raise ValueError(

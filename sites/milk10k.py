@@ -51,7 +51,7 @@ class Milk10kSite(SiteSettings):
 
     Holds: two images a lesion (a close-up photograph and a dermoscopic one), 10,480 in all; a lesion's class
     among AKIEC, BCC, BEN_OTH, BKL, DF, INF, MAL_OTH, MEL, NV, SCCKA, VASC, kept as ``milk10k`` to select by;
-    approximate age, sex, site, skin tone; 96 % confirmed by histology. 69 % of what has a class is malignant.
+    approximate age, sex, site, skin tone; 96 % confirmed by histology. 69 % of lesions are MEL, BCC or SCC.
     ``acquisition`` is the attribution.
 
     Get it: https://challenge.isic-archive.com/data/#milk10k, four parts into one folder:
@@ -64,7 +64,7 @@ class Milk10kSite(SiteSettings):
     nobody has examined. INF (inflammatory or infectious) counts as other benign; MAL_OTH has no place among
     MEL, SCC and BCC.
 
-    Licence: CC BY-NC. Cite: MILK study team, "MILK10k", ISIC archive 2025, doi:10.34970/648456.
+    Licence: CC BY-NC. Cite: MILK study team, "MILK10k", ISIC archive.
     """
 
     source: Literal["milk10k"]

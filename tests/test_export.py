@@ -46,6 +46,7 @@ def test_every_calibration_map_is_the_one_that_was_fitted(name: str) -> None:
         {"scheme": "four_class"},
         {"trunk": "separate"},
         {"backbone": "test_vit", "image_size": 160},
+        {"backbone": "test_resnet+test_efficientnet", "pretrained": "none"},
     ],
     ids=str,
 )

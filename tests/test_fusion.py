@@ -36,8 +36,8 @@ def test_the_heads_see_what_each_would_give_alone_after_its_own_normalisation() 
     torch.testing.assert_close(seen[:, -alone.features :], expected)
 
 
-def test_both_learn() -> None:
-    model = Cascade(settings())
+def test_both_learn_in_the_memory_format_of_a_round() -> None:
+    model = Cascade(settings()).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     torch.nn.init.ones_(model.triage.weight)
     model(pixels()).triage.sum().backward()
     for branch in model.trunks[0].branches:

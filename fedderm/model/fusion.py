@@ -1,4 +1,4 @@
-"""Late fusion: several backbones look at one image, and the heads see all their features side by side."""
+"""Late fusion: several backbones look at the same image, the heads see their features side by side."""
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,8 @@ class LateFusion(nn.Module):
         super().__init__()
         self.branches = nn.ModuleList(network for network, _, _ in branches)
         for name, values in (("means", [m for _, m, _ in branches]), ("stds", [s for _, _, s in branches])):
-            self.register_buffer(name, torch.tensor(values).view(-1, 1, 3, 1, 1), persistent=False)
+            # (branches, 3, 1, 1): channels_last, the format of a round, refuses a fifth axis.
+            self.register_buffer(name, torch.tensor(values)[:, :, None, None], persistent=False)
 
     means: Tensor
     stds: Tensor
