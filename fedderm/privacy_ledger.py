@@ -8,10 +8,13 @@ import json
 import os
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
+
+from filelock import FileLock
 
 from fedderm.training_settings import PrivacySettings
 
@@ -19,6 +22,9 @@ _ORDERS: Final = (
     [1 + x / 10 for x in range(1, 100)] + list(range(12, 64)) + [64, 80, 96, 128, 192, 256, 384, 512]
 )
 """Renyi orders of which the best is taken; the high ones are for much noise."""
+
+
+_LOCK_SECONDS: Final = 120.0
 
 
 @dataclass(frozen=True)
@@ -80,10 +86,18 @@ class Ledger:
                 ) from error
         return found
 
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep every other process of this machine from reading, judging and adding meanwhile."""
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with FileLock(self.path.with_suffix(".lock"), timeout=_LOCK_SECONDS):
+            yield
+
     def add(self, spent: Spent) -> None:
         """Add a line and see it on the disk. Raises OSError where the disk refuses."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="utf-8") as file:
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        mine = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        with os.fdopen(mine, "a", encoding="utf-8") as file:
             file.write(json.dumps(asdict(spent)) + "\n")
             file.flush()
             os.fsync(file.fileno())

@@ -97,6 +97,10 @@ class PrivateGradient:
 
         each = vmap(grad(loss), in_dims=(None, 0, 0, 0))
         own: dict[str, Tensor] = each(parameters, inputs, classes, shifts)
+        # A gradient that is not finite has no norm to clip by, and one NaN would tell through any noise that
+        # its image was there: such an image adds nothing, which is within the bound.
+        sound = torch.stack([one.flatten(1).isfinite().all(dim=1) for one in own.values()]).all(dim=0)
+        own = {name: torch.where(sound.view(-1, *[1] * (one.ndim - 1)), one, 0) for name, one in own.items()}
         squares = torch.stack([one.flatten(1).square().sum(dim=1) for one in own.values()]).sum(dim=0)
         factors = (self._privacy.max_grad_norm / (squares.sqrt() + 1e-6)).clamp(max=1.0)
         return {name: torch.einsum("b...,b->...", one, factors.to(one)) for name, one in own.items()}

@@ -9,7 +9,7 @@ import numpy as np
 from flwr.app import Context, Message
 
 from fedderm import messages
-from fedderm.budget import batch_size, steps_of
+from fedderm.budget import batch_size
 from fedderm.evaluation.counts import counts_of
 from fedderm.evaluation.disclosure import folded, suppress
 from fedderm.evaluation.documents import OperatingPoint
@@ -36,7 +36,7 @@ from fedderm.refusal import Refused, Tellable
 from fedderm.site_card import site_card
 from fedderm.site_file import SITE_FILE, at_home, read_policy, site_of_node
 from fedderm.site_method import SiteMethod, adapt_to
-from fedderm.training import Stretch, train_locally
+from fedderm.training import Stretch, steps_on, train_locally
 from fedderm.trainset import TrainSet, pool
 from sites.catalogue import Site
 from sites.salted import salted_fingerprints
@@ -67,7 +67,7 @@ def train(message: Message, context: Context) -> Message:
             raise Tellable(f"site {name}: a loss has no noise, and training.privacy asks for it")
     method.personalise(model)
     before = method.before(model, data, experiment.training)
-    spent = _spent(instruction, name, stretch.round, len(data), context)
+    spent = _spent(instruction, name, stretch.round, data, context)
     try:
         result = train_locally(model, data, experiment.training, stretch, seed, method.objective())
     except ValueError as error:
@@ -156,7 +156,7 @@ def recalibrate(message: Message, context: Context) -> Message:
 
 
 def _spent(
-    instruction: Instruction, name: str, number: int, images: int, context: Context
+    instruction: Instruction, name: str, number: int, data: TrainSet, context: Context
 ) -> dict[str, float]:
     """Write down what private training of a round costs; return epsilon of the run so far, and delta.
 
@@ -167,22 +167,23 @@ def _spent(
         return {}
     ledger = Ledger.of(at_home(experiment, context.node_config).work_dir, name)
     run = str(instruction.values.get("run", ""))
+    images, steps = len(data), steps_on(data, training)
     try:
-        cost = cost_of(
-            training.privacy, run, number, images, batch_size(images, training), steps_of(images, training)
-        )
+        cost = cost_of(training.privacy, run, number, images, batch_size(images, training), steps)
     except ValueError as error:
         raise Tellable(f"site {name}: {error}") from error
-    entries = [*ledger.entries(), cost]
-    if SITE_FILE in context.node_config:
-        policy = read_policy(Path(str(context.node_config[SITE_FILE])))
-        all_runs = epsilon(entries, policy.delta)
-        if policy.differential_privacy == "required" and all_runs > policy.max_epsilon:
-            raise Refused(
-                f"site {name}: with this round what it learned would cost epsilon {all_runs:.3g} (delta "
-                f"{policy.delta:g}) over all runs, and its policy allows {policy.max_epsilon:g} (max_epsilon)"
-            )
-    ledger.add(cost)
+    with ledger.locked():  # two messages at once would each find room for one
+        entries = [*ledger.entries(), cost]
+        if SITE_FILE in context.node_config:
+            policy = read_policy(Path(str(context.node_config[SITE_FILE])))
+            all_runs = epsilon(entries, policy.delta)
+            if policy.differential_privacy == "required" and all_runs > policy.max_epsilon:
+                raise Refused(
+                    f"site {name}: with this round what it learned would cost epsilon {all_runs:.3g} (delta "
+                    f"{policy.delta:g}) over all runs, and its policy allows {policy.max_epsilon:g} "
+                    "(max_epsilon)"
+                )
+        ledger.add(cost)
     of_run = [one for one in entries if one.run == run]
     return {"epsilon": epsilon(of_run, training.privacy.delta), "delta": training.privacy.delta}
 

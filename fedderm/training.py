@@ -67,7 +67,7 @@ def train_locally(
     device = next(model.parameters()).device
     size = batch_size(len(data), settings)
     _training_mode(model, settings, size)
-    steps = _steps(settings, data, size)
+    steps = steps_on(data, settings)
     optimizer = _optimizer(model, settings, device)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     gradient: BatchGradient | PrivateGradient
@@ -114,9 +114,10 @@ def train_locally(
     )
 
 
-def _steps(settings: TrainingSettings, data: TrainSet, size: int) -> int:
+def steps_on(data: TrainSet, settings: TrainingSettings) -> int:
+    """Return the steps of a round on ``data``: what is trained, and what the privacy ledger counts."""
     if data.updates is not None:
-        return max(1, round(data.updates / size))
+        return max(1, round(data.updates / batch_size(len(data), settings)))
     return steps_of(len(data), settings) * (data.sources if settings.local_steps else 1)
 
 

@@ -37,11 +37,12 @@ class Inside:
 
     def __init__(self) -> None:
         self.reached: list[str] = []
+        self.status = 204
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         del receive
         self.reached.append(scope["path"])
-        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.start", "status": self.status, "headers": []})
         await send({"type": "http.response.body", "body": b""})
 
 
@@ -120,6 +121,20 @@ def test_a_key_that_is_not_registered_or_not_one_does_not_come_in(uni: Deploymen
     assert caller.call(call, "POST", key, stranger)[0] == 401, "which of them?"
     assert caller.inside.reached == []
     assert caller.call(call, "POST", key)[0] == 204
+
+
+def test_a_node_was_heard_only_where_its_signature_was_good(uni: Deployment) -> None:
+    """A public key is no secret: a stranger who sends it must not make a lost node look alive."""
+    caller, key = Caller(uni.coordinator / "register.json"), key_of(uni, "north")
+    query = (
+        f"key={stated(uni.folder / 'fedderm-north' / 'north.join.json')['fingerprint'].replace('+', '%2B')}"
+    )
+    caller.inside.status = 401
+    assert caller.call("/v1/fleet/pull-messages", "POST", key)[0] == 401
+    assert caller.call(ADMISSION, "GET", query=query)[1]["heard"] is None
+    caller.inside.status = 204
+    assert caller.call("/v1/fleet/pull-messages", "POST", key)[0] == 204
+    assert caller.call(ADMISSION, "GET", query=query)[1]["heard"] is not None
 
 
 def test_a_key_that_is_revoked_is_out_with_the_next_call(uni: Deployment) -> None:

@@ -229,6 +229,25 @@ def test_answers_that_cannot_be_read_are_named_and_the_quorum_decides(root: Path
     }
 
 
+@pytest.mark.parametrize("change", [{"site": "west"}, {"site": "(pooled)"}, {"role": "held-out"}])
+def test_a_last_answer_speaks_of_its_sender_alone(root: Path, change: dict[str, str]) -> None:
+    """A hostile hospital writes its report under another's name, or into a pool that is not its own."""
+
+    def forged(position: int, message: Message, reply: Message) -> Message:
+        if position == EAST and message.metadata.message_type == messages.RECALIBRATE:
+            document, drawn = messages.read_evaluation(reply)
+            counts = {pool: np.asarray(one) for pool, one in messages.read_counts(reply).items()}
+            said = json.dumps({**json.loads(document), **change})
+            return messages.evaluation_reply(message, said, counts, drawn)
+        return reply
+
+    notes, folder = Notes(), new_run(root, strategy={"quorum": 0.5})
+    run_in_memory(folder, change=forged, notes=notes)
+    assert list(state(folder)["not_concluded"]) == ["east"]
+    assert any("site east: its answer to recalibrate cannot be used (it" in one for one in notes.warnings)
+    assert set(json.loads((folder.path / "evaluation" / "sites.json").read_text())) == {"west", "away"}
+
+
 def test_two_nodes_of_one_name_are_refused_before_training(root: Path) -> None:
     def impostor(position: int, message: Message, reply: Message) -> Message:
         if position == AWAY and message.metadata.message_type == "query":

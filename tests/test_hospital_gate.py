@@ -86,6 +86,7 @@ def test_only_what_the_file_lists_is_answered(root: Path, tmp_path: Path) -> Non
         (messages.RECALIBRATE, {"views": "all"}, "asked for all views"),
         (messages.TRAIN, {"pooled": True}, "the pooled baseline is for simulations"),
         (messages.TRAIN, {"server_round": 99}, "asked for round 99 of 2"),
+        (messages.TRAIN, {"image_updates": 2000}, "it is told how many image updates to make"),
     ],
 )
 def test_more_than_an_exchange_is_for(
@@ -219,6 +220,32 @@ def test_each_run_waits_for_a_person(root: Path, tmp_path: Path) -> None:
     west.record.withdraw(digest)
     refused(west, asking(run, messages.TRAIN, run_id=12), waiting)
     assert [entry["what"] for entry in west.log() if "by" in entry] == ["approved", "approved", "withdrawn"]
+
+
+def test_a_yes_is_for_one_experiment_and_not_for_others_that_begin_alike(root: Path, tmp_path: Path) -> None:
+    """Twelve digits alike can be found in minutes; people are shown those, and all 64 are kept."""
+    west, run = Hospital(root, tmp_path, "west", {"approve_runs": True}), experiment(root)
+    refused(west, asking(run, messages.QUERY), "waiting for approval")
+    ((digest, request),) = west.record.memory.read().requests.items()
+    assert len(digest) == 64
+    with west.record.memory.change() as memory:  # an approved experiment whose first twelve are the same
+        del memory.requests[digest]
+        memory.requests[digest[:12] + "0" * 52] = request
+    west.record.approve(digest[:12])
+    refused(west, asking(run, messages.QUERY), "waiting for approval")
+
+
+def test_a_yes_is_for_as_much_as_the_run_said(root: Path, tmp_path: Path) -> None:
+    west = Hospital(root, tmp_path, "west", {"approve_runs": True})
+    run = experiment(root, rounds=1)
+    refused(west, asking(run, messages.TRAIN, run_id=11), "waiting for approval")
+    west.record.approve(next(iter(west.record.memory.read().requests)))
+    for _ in range(2):  # the second: its answer may have been lost
+        assert west.asked(asking(run, messages.TRAIN, run_id=11)).has_content()
+    refused(
+        west, asking(run, messages.TRAIN, run_id=11), "approved for its own rounds, and has asked train 2"
+    )
+    assert west.asked(asking(run, messages.EVALUATE, run_id=11)).has_content()
 
 
 def test_requests_that_a_server_invents_do_not_fill_the_disk(root: Path, tmp_path: Path) -> None:

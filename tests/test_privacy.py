@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from federations import new_run, run_in_memory
+from filelock import FileLock, Timeout
 from flwr.app import Message
 from hospitals import Hospital, asking, experiment
 from pydantic import ValidationError
@@ -124,6 +125,37 @@ def test_a_hospital_that_requires_privacy_trains_until_its_limit(root: Path, tmp
     assert told["epsilon"] == pytest.approx(once)
     assert refused["what"] == "refused"
     assert len(Ledger.of(tmp_path / "own", "west").entries()) == 1, "what was refused was not spent"
+
+
+def test_no_message_makes_more_steps_than_the_ledger_counts(root: Path, tmp_path: Path) -> None:
+    run = experiment(root, training={"privacy": {"noise_multiplier": 6.0}, "batch_size": 4})
+    policy = {"differential_privacy": "required"}
+    west = Hospital(root, tmp_path, "west", policy, work_dir=str(tmp_path / "own"))
+    with pytest.raises(Tellable, match="how many image updates to make"):
+        west.asked(of_run(RUN, asking(run, messages.TRAIN, image_updates=8000)))
+    reply = west.asked(of_run(RUN, asking(run, messages.TRAIN)))
+    (entry,) = Ledger.of(tmp_path / "own", "west").entries()
+    assert entry.steps == reply.content["metrics"]["steps"]
+
+
+def test_a_local_baseline_in_private_costs_what_it_trains(tmp_path: Path) -> None:
+    folder = new_run(
+        tmp_path, rounds=1, baseline="local", baseline_site="west", training={**PRIVATE, "batch_size": 4}
+    )
+    run_in_memory(folder)
+    told = folder.state()["history"][0]["sites"]
+    assert list(told) == ["west"]
+    (entry,) = Ledger.of(Path(str(folder.experiment.work_dir)), "west").entries()
+    assert entry.steps == told["west"]["steps"]
+
+
+def test_the_ledger_is_its_owners_and_judged_by_one_process_at_a_time(tmp_path: Path) -> None:
+    ledger = Ledger.of(tmp_path, "west")
+    with ledger.locked():
+        ledger.add(Spent(RUN, 1, 1.0, 0.1, 3))
+        with pytest.raises(Timeout):
+            FileLock(ledger.path.with_suffix(".lock"), timeout=0).acquire()
+    assert ledger.path.stat().st_mode & 0o777 == 0o600
 
 
 def of_run(run: str, message: Message) -> Message:

@@ -64,6 +64,19 @@ def test_the_clipped_sum_is_that_of_a_loop_over_images(clip: float) -> None:
         torch.testing.assert_close(found[name], expected, rtol=1e-4, atol=1e-6, msg=name)
 
 
+def test_an_image_whose_gradient_is_not_finite_adds_nothing() -> None:
+    """A NaN that came through would tell, whatever the noise, that the image was there."""
+    model, odd = network(dropout=0.0).eval(), SHIFTS.clone()
+    odd[2] = float("inf")
+    alone = gradient_of(model, 1.0, 0.5).clipped_sum(batch(), slice(2, 3), CLASSES[2:3], odd[2:3])
+    assert all(bool((one == 0).all()) for one in alone.values())
+    found = gradient_of(model, 1.0, 0.5).clipped_sum(batch(), slice(0, 6), CLASSES, odd)
+    before = gradient_of(model, 1.0, 0.5).clipped_sum(batch(), slice(0, 2), CLASSES[:2], odd[:2])
+    after = gradient_of(model, 1.0, 0.5).clipped_sum(batch(), slice(3, 6), CLASSES[3:], odd[3:])
+    for name, one in found.items():
+        torch.testing.assert_close(one, before[name] + after[name], rtol=1e-4, atol=1e-6, msg=name)
+
+
 def test_without_noise_and_clipping_it_is_the_batchs_own_gradient() -> None:
     model = network(dropout=0.0).eval()
     BatchGradient(model, settings(), 32).add(batch(), CLASSES, SHIFTS)

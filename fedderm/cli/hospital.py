@@ -4,6 +4,7 @@ from pathlib import Path
 
 from fedderm.cli.terminal import output, plain_table
 from fedderm.hospital.log_totals import Total, in_bytes, totals
+from fedderm.hospital.memory import SHOWN
 from fedderm.hospital.policy import policy_in_words
 from fedderm.hospital.record import Record
 from fedderm.site_file import read_policy, read_site_file
@@ -26,24 +27,25 @@ def list_pending(site_file: Path) -> None:
     if not waiting:
         out.print("No run waits for your yes.")
     for digest, request in sorted(waiting.items(), key=lambda item: item[1].asked):
-        out.print(f"{digest}  asked {request.asked:%Y-%m-%d %H:%M} UTC", style="bold")
+        out.print(f"{digest[:SHOWN]}  asked {request.asked:%Y-%m-%d %H:%M} UTC", style="bold")
         for sentence in request.words:
             out.print(f"  {sentence}")
-        out.print(f"  Say yes with: fedderm site approve {site_file} {digest}")
+        out.print(f"  Say yes with: fedderm site approve {site_file} {digest[:SHOWN]}")
 
 
 def approve(site_file: Path, name: str) -> None:
     """Say yes to the run whose id begins with ``name``."""
     digest, request = Record.of(site_file).approve(name)
     output().print(
-        f"{request.experiment} {digest} may begin, or go on, once; tell the coordinator to start or resume it"
+        f"{request.experiment} {digest[:SHOWN]} may begin, or go on, once; tell the coordinator to start or "
+        "resume it"
     )
 
 
 def withdraw(site_file: Path, name: str) -> None:
     """Take every yes to the run whose id begins with ``name`` back."""
     digest, request = Record.of(site_file).withdraw(name)
-    output().print(f"{request.experiment} {digest} is answered no more.")
+    output().print(f"{request.experiment} {digest[:SHOWN]} is answered no more.")
 
 
 def check_log(site_file: Path, noted: str | None) -> None:

@@ -79,9 +79,9 @@ class Door:
         elif scope["method"] != "POST" or path not in FLEET:
             await answer(send, 404, {"detail": "there is nothing here"})
         else:
-            verdict = self._judge(scope)
+            key, verdict = self._judge(scope)
             if verdict.admitted:
-                await self._inside(scope, receive, send)
+                await self._inside(scope, receive, self._hearing(key, send))
             else:
                 # 401 is what ends a SuperNode that is connected, with its next heartbeat.
                 await answer(send, 401, {"detail": verdict.sentence})
@@ -94,20 +94,28 @@ class Door:
         told = Admission(**verdict._asdict(), versions=self._versions, now=now, heard=heard)
         await answer(send, 200, told.model_dump(mode="json"))
 
-    def _judge(self, scope: Scope) -> Verdict:
+    def _hearing(self, key: str, send: Send) -> Send:
+        """Return ``send``, which notes that the key's node called once its signature was found good."""
+
+        async def noting(part: MutableMapping[str, Any]) -> None:
+            if part["type"] == "http.response.start" and part["status"] != 401:
+                self._heard[key] = datetime.now(UTC)
+            await send(part)
+
+        return noting
+
+    def _judge(self, scope: Scope) -> tuple[str, Verdict]:
+        """Return the fingerprint of a call's key, and whether it may come in."""
         values = [value for name, value in scope["headers"] if name == _KEY_HEADER]
         try:
             (value,) = values
             key = load_pem_public_key(base64.b64decode(value, validate=True))
         except ValueError:
-            return Verdict(False, "the call carries no key; expected a SuperNode with a registered one")
+            return "", Verdict(False, "the call carries no key; expected a SuperNode with a registered one")
         if not isinstance(key, PublicKey):
-            return Verdict(False, "the call's key is no EC key")
-        now = datetime.now(UTC)
-        verdict = self._register.judge(fingerprint(key), now)
-        if verdict.admitted:
-            self._heard[fingerprint(key)] = now
-        return verdict
+            return "", Verdict(False, "the call's key is no EC key")
+        found = fingerprint(key)
+        return found, self._register.judge(found, datetime.now(UTC))
 
 
 async def answer(send: Send, status: int, content: dict[str, Any]) -> None:

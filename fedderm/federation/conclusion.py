@@ -108,12 +108,29 @@ def _recalibrate(
         operating_point=standards.point.model_dump_json(),
         views=session.experiment.evaluation.views,
     )
+    for card in cards:
+        name = card.member.name
+        if name in answers.found and (why := _mismatch(answers.found[name], card)):
+            del answers.found[name]
+            answers.missing[name] = f"site {name}: its answer to recalibrate cannot be used ({why})"
     for sentence in answers.missing.values():
         session.observer.warn(sentence)
     answers.require(session.experiment.strategy.quorum, "recalibrate")
     session.note(not_concluded=answers.missing)
     session.note_traffic()
     return answers.found
+
+
+def _mismatch(found: _Conclusion, card: SiteCard) -> str:
+    """Return how an answer speaks of another site, role or pool than its sender's, or nothing."""
+    told = found.evaluation
+    if told.site != card.member.name:
+        return "it speaks of another site"
+    if told.role != card.role:
+        return f"its role is {card.role} and it speaks as another"
+    strange = [pool for pool in POOLS if pool in found.counts and POOLS[pool][0] != card.role]
+    lacking = {card.role, CALIBRATION} - set(found.counts)
+    return "its counts are not those of its role" if strange or lacking else ""
 
 
 def _read(message: Message) -> _Conclusion:

@@ -41,8 +41,18 @@ class Asked:
 
     @property
     def digest(self) -> str:
-        """Return 12 hexadecimal digits that stand for the experiment, all of its settings."""
-        return hashlib.sha256(to_json(self.experiment).encode()).hexdigest()[:12]
+        """Return the SHA-256 of the experiment, all of its settings, in hexadecimal digits.
+
+        People are shown the first twelve; what is approved is all of it, for two experiments with twelve
+        alike can be found in minutes.
+        """
+        return hashlib.sha256(to_json(self.experiment).encode()).hexdigest()
+
+    @property
+    def most(self) -> int:
+        """Return how often one run may ask this: what it needs, twice, since an answer may be lost."""
+        rounds = self.experiment.rounds
+        return 2 * {"train": rounds, "evaluate": rounds + 2}.get(self.kind, 2)
 
 
 def asked_of(message: Message, site: SiteSettings, policy: Policy) -> Asked:
@@ -72,6 +82,9 @@ def _objection(kind: Kind, instruction: Instruction, site: SiteSettings, policy:
     if values.get("pooled") or experiment.baseline == "pooled":
         # A server must not choose what is read on a hospital's machine.
         return "the pooled baseline is for simulations; it refuses to take part"
+    if values.get("image_updates") and (experiment.baseline != "local" or is_private(experiment.training)):
+        # Steps beside the experiment's: no person approved them, and each costs privacy.
+        return "it is told how many image updates to make; its run's own training settings say that"
     if given_up := messages.given_up_images(instruction, site.name)[1]:
         # Two answers, with and without an image, would tell that image's diagnosis and score.
         return (

@@ -13,7 +13,7 @@ from flwr.clientapp import ClientApp
 
 from fedderm import messages
 from fedderm.hospital.asked import Asked, asked_of, in_words, plain, round_of
-from fedderm.hospital.memory import Request, now
+from fedderm.hospital.memory import SHOWN, Request, now
 from fedderm.hospital.policy import Policy
 from fedderm.hospital.record import Record
 from fedderm.hospital.sent_log import LogBroken
@@ -67,10 +67,13 @@ class Gate:
         return reply
 
     def _admit(self, asked: Asked, site: SiteSettings, policy: Policy) -> None:
-        """Count the exchange; raises Refused where a person has not approved its run or the day is full."""
+        """Count the exchange.
+
+        Raises Refused where a person has not approved its run, or not as much of it, or the day is full.
+        """
         time = now()
         limit, kinds, key = policy.per_day(asked.kind)
-        waits, full = False, False
+        waits, full, beyond = False, False, False
         with self._record.memory.change() as memory:
             if policy.approve_runs and not memory.admits(asked.digest, asked.run):
                 waits = True
@@ -79,12 +82,19 @@ class Gate:
                 memory.ask(asked.digest, request)
             elif limit is not None and memory.begun(kinds, time) >= limit:
                 full = True
+            elif policy.approve_runs and not memory.count(asked.digest, asked.run, asked.kind, asked.most):
+                beyond = True
             else:
                 memory.begin(asked.kind, time)
         if waits:
             raise Refused(
-                f"site {site.name}: run {asked.digest} is waiting for approval at the hospital (fedderm site "
-                "approve); start or resume it once they have"
+                f"site {site.name}: run {asked.digest[:SHOWN]} is waiting for approval at the hospital "
+                "(fedderm site approve); start or resume it once they have"
+            )
+        if beyond:
+            raise Refused(
+                f"site {site.name}: run {asked.digest[:SHOWN]} was approved for its own rounds, and has "
+                f"asked {asked.kind} {asked.most} times; a run that is resumed needs another yes"
             )
         if full:
             raise Refused(

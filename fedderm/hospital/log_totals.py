@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from fedderm.hospital.memory import SHOWN
+
 
 @dataclass
 class Total:
@@ -54,7 +56,7 @@ def totals(entries: Iterable[Mapping[str, Any]]) -> Totals:
         day, run = entry["time"][:10], entry.get("run")
         _of(days, day, entry).add(entry)
         if run is not None and entry.get("request"):
-            name = f"{entry['experiment']} {entry['request']} (Flower run {run})"
+            name = f"{entry['experiment']} {entry['request'][:SHOWN]} (Flower run {run})"
             _of(runs, name, entry).add(entry)
         if "told" in entry:
             said = entry["told"] + (f" ({entry['detail']})" if "detail" in entry else "")

@@ -21,6 +21,9 @@ DAY: Final = timedelta(hours=24)
 MOST_WAITING: Final = 50
 """Requests kept that nobody has approved; a server that invents ever new ones pushes out its own."""
 
+SHOWN: Final = 12
+"""Digits of a request's digest that people are shown."""
+
 _LOCK_SECONDS: Final = 60.0
 
 
@@ -51,6 +54,8 @@ class Request(_Kept):
     """Whether a person said yes and no run has begun with it yet."""
     runs: list[str] = []
     """Flower's ids of the runs that began: one for each yes."""
+    counted: dict[str, dict[Kind, int]] = {}
+    """By run, how often each exchange was begun."""
 
 
 class Memory(_Kept):
@@ -79,6 +84,14 @@ class Memory(_Kept):
             request.free = False
         return run in request.runs
 
+    def count(self, digest: str, run: str, kind: Kind, most: int) -> bool:
+        """Count one more exchange of an approved run; return False, and do not, where it had ``most``."""
+        counted = self.requests[digest].counted.setdefault(run, {})
+        if counted.get(kind, 0) >= most:
+            return False
+        counted[kind] = counted.get(kind, 0) + 1
+        return True
+
     def ask(self, digest: str, request: Request) -> None:
         """Note a run that has to wait for a person; the oldest of too many is forgotten."""
         if digest in self.requests:
@@ -98,20 +111,15 @@ class Memory(_Kept):
     def withdraw(self, digest: str) -> Request:
         """Return the request after a person took every yes to it back."""
         request = self.requests[digest]
-        request.approved, request.by, request.pending, request.free, request.runs = (
-            None,
-            None,
-            False,
-            False,
-            [],
-        )
+        request.approved, request.by, request.pending, request.free = None, None, False, False
+        request.runs, request.counted = [], {}
         return request
 
     def called(self, name: str) -> str:
         """Return the digest that begins with ``name``; raises ValueError where none or several do."""
         found = [key for key in self.requests if name and key.startswith(name)]
         if len(found) != 1:
-            known = ", ".join(self.requests) or "none has asked"
+            known = ", ".join(key[:SHOWN] for key in self.requests) or "none has asked"
             what = "no request" if not found else "more than one request"
             raise ValueError(f"{what} is called {name}; the requests are: {known}")
         return found[0]
