@@ -40,6 +40,19 @@ def finished(root: Path) -> "tuple[RunFolder, AppGrid]":
 
 
 @pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Let PyTorch have one thread: several only wait for each other over small nets."""
+    import torch
+
+    from fedderm.devices import use_threads
+
+    before = torch.get_num_threads()
+    use_threads(1)
+    yield
+    use_threads(before)
+
+
+@pytest.fixture
 def flower() -> "Iterator[Flower]":
     """Yield Flower's command line in a folder whose path is short enough for sockets; ends its processes."""
     from flower_processes import Flower

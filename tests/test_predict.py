@@ -2,19 +2,17 @@
 
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from commands import clinic, fedderm, write_config
 from dicom_files import new_dataset, save
 from PIL import Image
 
 from fedderm import config
-from fedderm.devices import seeded, use_threads
+from fedderm.devices import seeded
 from fedderm.evaluation.documents import OperatingPoint
 from fedderm.inference import predict_logits
 from fedderm.model.cascade import Cascade
@@ -25,15 +23,7 @@ from sites.cache import open_cache
 from sites.catalogue import load_site
 
 SLOPE, INTERCEPT = 2.0, 0.25
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Several threads only wait for each other over nets as small as these."""
-    before = torch.get_num_threads()
-    use_threads(1)
-    yield
-    use_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def point(threshold: float, origin: str) -> dict[str, Any]:

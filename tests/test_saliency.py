@@ -1,7 +1,5 @@
 """Heat maps: rollout by hand, places of a planted mark, and what Adebayo et al. ask of any such method."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 import torch
@@ -9,7 +7,7 @@ from scipy.stats import spearmanr
 from torch import Tensor, nn
 
 from fedderm import saliency
-from fedderm.devices import seeded, use_threads
+from fedderm.devices import seeded
 from fedderm.model.cascade import Cascade
 from fedderm.saliency import GRAD_CAM, MALIGNANT, ROLLOUT, Heat, heat_maps, rollout
 from fedderm.settings import ModelSettings
@@ -17,14 +15,7 @@ from fedderm.settings import ModelSettings
 pytest.importorskip("pytorch_grad_cam")
 
 SIDE, MARK = 64, 16
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    use_threads(1)
-    yield
-    use_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def network(backbone: str, side: int = SIDE, **changes: str) -> Cascade:
