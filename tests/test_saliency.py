@@ -7,7 +7,7 @@ from scipy.stats import spearmanr
 from torch import Tensor, nn
 
 from fedderm import saliency
-from fedderm.devices import seeded
+from fedderm.devices import seeded, use_threads
 from fedderm.model.cascade import Cascade
 from fedderm.saliency import GRAD_CAM, MALIGNANT, ROLLOUT, Heat, heat_maps, rollout
 from fedderm.settings import ModelSettings
