@@ -9,6 +9,7 @@ import hashlib
 import json
 import signal
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -291,15 +292,22 @@ def test_a_hospital_does_not_run_what_a_server_sends(uni: Deployment, tmp_path: 
     assert not stolen.exists()
 
 
-def test_ctrl_c_stops_a_run_that_can_be_gone_on_with(uni: Deployment, tmp_path: Path) -> None:
-    """After all that wants answers: a node that was answering may lose its next one (docs/faults.md)."""
-    path = experiment(tmp_path / "stopped", rounds=50)
-    uni.start("run", "run", uni.coordinator, path)
-    uni.until(lambda: "roll call" in uni.log("run"), "the run begins")
-    assert uni.stop("run") == 130
-    assert f"go on with: fedderm deploy run {uni.coordinator} --resume" in uni.log("run")
-    with control(Coordinator.open(uni.coordinator)) as calls:
-        assert calls.runs(limit=1)[0].status == "finished:stopped"
+def test_ctrl_c_stops_a_run_that_can_be_gone_on_with_and_the_next_run_is_answered(
+    uni: Deployment, tmp_path: Path
+) -> None:
+    """In the roll call, while nodes are about to answer: each stop may catch them at another point."""
+    for turn in range(3):
+        path = experiment(tmp_path / f"stopped{turn}", rounds=50)
+        uni.start("run", "run", uni.coordinator, path)
+        uni.until(lambda: "roll call" in uni.log("run"), "the run begins")
+        time.sleep(0.7 * turn)
+        assert uni.stop("run") == 130
+        assert f"go on with: fedderm deploy run {uni.coordinator} --resume" in uni.log("run")
+        with control(Coordinator.open(uni.coordinator)) as calls:
+            assert calls.runs(limit=1)[0].status == "finished:stopped"
+    path = experiment(tmp_path / "after", rounds=1)
+    told = process("deploy", "run", uni.coordinator, path, cwd=tmp_path)
+    assert told.code == 0, told
 
 
 # A new key, a revoked key

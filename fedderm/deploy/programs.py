@@ -18,12 +18,13 @@ _LIBC = ctypes.CDLL(None)  # loaded before a fork, where nothing may be loaded
 
 
 @contextlib.contextmanager
-def flower_program(name: str, arguments: Sequence[str], home: Path) -> Iterator["subprocess.Popen[bytes]"]:
+def flower_program(command: Sequence[str], home: Path) -> Iterator["subprocess.Popen[bytes]"]:
     """Keep one of Flower's programs running while the context lasts; then it is asked to end, and made to.
 
-    ``home`` is where Flower keeps its own files.
+    ``home`` is where Flower keeps its own files. Programs installed beside this Python go by their names.
     """
     folder = Path(sys.executable).parent
+    name, *arguments = command
     path = os.pathsep.join((str(folder), os.environ.get("PATH", os.defpath)))
     process = subprocess.Popen(
         [str(folder / name), *arguments],

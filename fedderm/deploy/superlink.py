@@ -191,5 +191,5 @@ def _executor(coordinator: Coordinator, secret: bytes) -> Iterator[None]:
             *("--superexec-auth-secret-file", str(path)),
             *("--parent-pid", str(os.getpid())),
         )
-        with flower_program("flower-superexec", options, coordinator.flower_home):
+        with flower_program(["flower-superexec", *options], coordinator.flower_home):
             yield

@@ -3,6 +3,7 @@
 import os
 import secrets
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -28,6 +29,7 @@ _SILENT_S = 60.0
 _PATIENT_S = 45.0
 """Seconds that it may be silent while the server answers: it has to notice that the server is back."""
 _LOST = -1
+_PROGRAM = (sys.executable, "-m", "fedderm.deploy.supernode_program")
 
 
 def run_supernode(kit: Kit, tell: Tell) -> None:
@@ -102,7 +104,7 @@ def _one_life(kit: Kit, site_file: Path) -> int:
             *("--isolation", "process", "--superexec-auth-secret-file", str(path)),
             *("--host", "127.0.0.1", "--port", address.rpartition(":")[2]),
         )
-        with flower_program("flower-supernode", options, kit.path / "flower") as supernode:
+        with flower_program([*_PROGRAM, *options], kit.path / "flower") as supernode:
             answer_messages(address, secret, lambda: supernode.poll() is not None or lost.is_set())
             return _LOST if lost.is_set() else supernode.wait()
 
