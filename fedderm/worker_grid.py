@@ -21,7 +21,7 @@ import ray
 from flwr.app import ArrayRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
 
 from fedderm.local_grid import LocalGrid, failure
 from fedderm.site_queue import SiteQueue, Waiting
@@ -239,7 +239,8 @@ class WorkerGrid(LocalGrid):
             _LOG.error("%s", error)
             own = error.cause if isinstance(error.cause, Exception) else error
             return failure(message, own), False
-        except RayActorError as error:
+        except (RayActorError, ObjectLostError) as error:
+            # A reply lies where it was written until it is read here: it is lost with the worker's machine.
             return failure(message, error, ErrorCode.UNKNOWN), True
         except Exception as error:  # a reply that cannot be read, or Ray itself is going down
             _LOG.exception("no reply")
@@ -268,6 +269,8 @@ class WorkerGrid(LocalGrid):
         was the last.
         """
         begin = time.monotonic()
+        with contextlib.suppress(Exception):  # its reply was lost, and it may still be there
+            ray.kill(self._actors[worker])
         while not self._closed:
             fresh = self._start()
             with self._changed:

@@ -4,11 +4,13 @@ The machines are Ray nodes of their own on this one: a head that works for no si
 """
 
 import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 from federations import (
     Notes,
     new_run,
@@ -21,6 +23,7 @@ from federations import (
     write_config,
 )
 from ray.cluster_utils import Cluster
+from ray.experimental import get_object_locations
 
 from fedderm.runs import RunFolder
 from fedderm.simulation import run_simulation
@@ -69,6 +72,35 @@ def test_a_machine_lost_in_the_middle_of_a_round_changes_nothing(tmp_path: Path,
         assert (folder.path / name).read_bytes() == (reference.path / name).read_bytes(), name
     assert [entry["refused"] for entry in state(folder)["history"]] == [{}, {}]
     assert isinstance(RunFolder.open(folder.path), RunFolder)
+
+
+@pytest.mark.slow
+def test_a_reply_lost_with_its_machine_before_it_was_read_is_made_again(
+    tmp_path: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference = new_run(tmp_path / "here", FEW)
+    run_in_memory(reference)
+    folder = new_run(tmp_path / "there", FEW, resources={"workers": None, "address": cluster.address})
+    notes, read, lost = Notes(), ray.get, []
+    first = threading.Lock()  # taken for good by the thread that comes first
+
+    def get(wanted: Any, **options: Any) -> Any:
+        """Read as Ray does; but the first reply of round 2 loses its machine when it is there to be read."""
+        second = any(title.startswith("round 2/") and title.endswith("train") for title in notes.stages)
+        if second and isinstance(wanted, ray.ObjectRef):
+            ray.wait([wanted], fetch_local=False)
+            places = get_object_locations([wanted])[wanted]["node_ids"]
+            there = [node for node in cluster.worker_nodes if node.node_id in places]
+            if there and first.acquire(blocking=False):
+                lost.extend(there)
+                cluster.remove_node(there[0], allow_graceful=False)
+        return read(wanted, **options)
+
+    monkeypatch.setattr(ray, "get", get)
+    run_simulation(folder, notes)
+    assert len(lost) == 1
+    assert same(weights(folder.path), weights(reference.path))
+    assert [entry["refused"] for entry in state(folder)["history"]] == [{}, {}]
 
 
 def test_a_cluster_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
