@@ -17,34 +17,45 @@ from fedderm.training_settings import AugmentationSettings
 ZOOM, ASPECT, SHIFT = 0.25, 0.08, 0.08
 GAIN, GAMMA, SATURATION, CONTRAST, BRIGHTNESS = 0.10, 0.18, 0.18, 0.15, 0.10
 
-_AFFINE = 6
-"""Columns of what is drawn that say where an image is sampled; those after them change its colours."""
+ELASTIC = 0.05
+"""Standard deviation of a knot's displacement, of half a side."""
+
+_AFFINE, _COLOUR, _KNOTS = 6, 7, 5
+"""Columns of what is drawn that say where an image is sampled, and what becomes of its colours; after them
+come the displacements of 5 x 5 knots, two each."""
 
 
 def draw(count: int, settings: AugmentationSettings, generator: torch.Generator) -> Tensor:
-    """Return what is to happen to ``count`` images, (B, 13) on the CPU: all of it in one tensor, so that one
-    copy brings it to a GPU.
+    """Return what is to happen to ``count`` images, (B, 13) on the CPU, or (B, 63) with elastic deformation:
+    all of it in one tensor, so that one copy brings it to a GPU.
 
     The draws come from the CPU ``generator``, so a GPU sees the same augmentation as a CPU. A family that is
     switched off draws nothing.
     """
-    drawn = torch.zeros(count, _AFFINE + 7)
+    drawn = torch.zeros(count, _AFFINE + _COLOUR)
     if settings.geometry > 0:
         drawn[:, :_AFFINE] = _affine(count, settings.geometry, generator).flatten(1)
     if settings.colour > 0:
         drawn[:, _AFFINE:] = _factors(count, settings.colour, generator)
+    if settings.elastic > 0:
+        knots = _normal(count * 2 * _KNOTS**2, ELASTIC * settings.elastic, generator).view(count, -1)
+        drawn = torch.cat([drawn, knots], dim=1)
     return drawn
 
 
 def augment(images: Tensor, drawn: Tensor, settings: AugmentationSettings) -> Tensor:
-    """Return augmented copies of ``images`` (B, 3, H, W) in 0..1, each as ``drawn`` (B, 13) says.
+    """Return augmented copies of ``images`` (B, 3, H, W) in 0..1, each as ``drawn`` says.
 
-    Strength 0 switches a family off; both 0 return the images unchanged.
+    Strength 0 switches a family off; all 0 return the images unchanged.
     """
-    if settings.geometry > 0:
-        images = _resampled(images, drawn[:, :_AFFINE].view(-1, 2, 3))
+    if settings.geometry > 0 or settings.elastic > 0:
+        affine = drawn[:, :_AFFINE].view(-1, 2, 3)
+        if settings.geometry == 0:
+            affine = torch.eye(2, 3, device=images.device).expand(len(images), 2, 3)
+        knots = drawn[:, _AFFINE + _COLOUR :].view(-1, 2, _KNOTS, _KNOTS) if settings.elastic > 0 else None
+        images = _resampled(images, affine, knots)
     if settings.colour > 0:
-        images = _coloured(images, drawn[:, _AFFINE:])
+        images = _coloured(images, drawn[:, _AFFINE : _AFFINE + _COLOUR])
     return images
 
 
@@ -72,14 +83,18 @@ def _factors(count: int, strength: float, generator: torch.Generator) -> Tensor:
     return torch.cat([gains, *(factor(one) for one in (GAMMA, SATURATION, CONTRAST, BRIGHTNESS))], dim=1)
 
 
-def _resampled(images: Tensor, affine: Tensor) -> Tensor:
-    """Return images sampled where ``affine`` (B, 2, 3) takes the pixels' centres."""
+def _resampled(images: Tensor, affine: Tensor, knots: Tensor | None) -> Tensor:
+    """Return images sampled where ``affine`` (B, 2, 3) takes the pixels' centres, displaced as ``knots``
+    (B, 2, 5, 5) are, smoothly between them."""
     height, width = images.shape[2:]
     across = _centres(width, images.device)[None, None, :, None]
     down = _centres(height, images.device)[None, :, None, None]
     columns = affine[:, None, None]  # (B, 1, 1, 2, 3)
     # No matrix product, which a GPU rounds to TF32's ten bits: a twentieth of a pixel at 224.
     grid = columns[..., 0] * across + columns[..., 1] * down + columns[..., 2]
+    if knots is not None:
+        field = F.interpolate(knots, size=(height, width), mode="bicubic", align_corners=True)
+        grid = grid + field.permute(0, 2, 3, 1)
     return F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
 
 

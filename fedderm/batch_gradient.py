@@ -11,11 +11,11 @@ from fedderm.devices import autocast, random_state, restore_random_state
 from fedderm.losses import image_losses
 from fedderm.memory_limits import MemoryLimit, fits
 from fedderm.model.dropout import dropouts
-from fedderm.model.heads import Heads
+from fedderm.model.heads import Heads, Logits
 from fedderm.training_settings import TrainingSettings
 
 _Labels = tuple[Tensor, Tensor, Tensor | None]
-"""Of a batch: classes (B,), shifts (B, 4), pattern labels (B, 7)."""
+"""Of a batch: classes (B,), terms (B, 6), pattern labels (B, 7)."""
 
 
 class BatchGradient:
@@ -42,8 +42,8 @@ class BatchGradient:
         """Return how many images of a batch of ``count`` go through the network at a time."""
         return count if self._indivisible else self._limit.largest(count)
 
-    def add(self, batch: Batch, classes: Tensor, shifts: Tensor, patterns: Tensor | None = None) -> Tensor:
-        """Add the gradient for ``classes`` (B,), ``shifts`` (B, 4) and ``patterns`` (B, 7) of the loss.
+    def add(self, batch: Batch, classes: Tensor, terms: Tensor, patterns: Tensor | None = None) -> Tensor:
+        """Add the gradient for ``classes`` (B,), ``terms`` (B, 6) and ``patterns`` (B, 7) of the loss.
 
         Gradients that are there already are lost where memory gives out. Return the batch's mean loss and
         its triage loss, (2,) in float64 on the device. Raises ValueError where memory does not hold one
@@ -54,7 +54,7 @@ class BatchGradient:
         while True:
             parts = [slice(0, count)] if self._indivisible else self._limit.parts(count)
             losses: list[Tensor] = []
-            if fits(lambda: self._work_off(batch, (classes, shifts, patterns), parts, losses)):  # noqa: B023
+            if fits(lambda: self._work_off(batch, (classes, terms, patterns), parts, losses)):  # noqa: B023
                 return torch.stack(losses).sum(dim=0)
             losses.clear()
             self._model.zero_grad(set_to_none=True)
@@ -80,18 +80,27 @@ class BatchGradient:
                 dropout.take_whole()
 
     def _part(self, batch: Batch, part: slice, labels: _Labels, share: float) -> Tensor:
-        classes, shifts, patterns = labels
-        inputs = batch.inputs(part, self._settings.augmentation, self._device)
+        inputs = batch.inputs(part, self._device)
         with autocast(self._device, self._settings.precision):
             logits = self._model(inputs)
-        losses = image_losses(
-            self._model.scheme,
-            logits,
-            classes[part],
-            shifts[part],
-            self._settings,
-            None if patterns is None else patterns[part],
-        )
+        losses = self._losses(logits, part, labels)
+        if (mixture := batch.mixture(part)) is not None:
+            # As what is shown is made of two images, what is learnt is made of their two losses.
+            own, partners = mixture.own.to(self._device), mixture.partners.to(self._device)
+            others = self._losses(logits, partners, labels)
+            losses = tuple(own * one + (1 - own) * other for one, other in zip(losses, others, strict=True))
         triage, loss = (one.mean() * share for one in losses)  # a share of one leaves the mean as it is
         loss.backward()  # type: ignore[no-untyped-call]
         return torch.stack([loss.detach(), triage.detach()]).double()
+
+    def _losses(self, logits: Logits, rows: slice | Tensor, labels: _Labels) -> tuple[Tensor, ...]:
+        """Return the triage loss and the whole loss of ``logits`` for the labels at ``rows``, (b,) each."""
+        classes, terms, patterns = labels
+        return image_losses(
+            self._model.scheme,
+            logits,
+            classes[rows],
+            terms[rows],
+            self._settings,
+            None if patterns is None else patterns[rows],
+        )

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from fedderm.augment import augment, draw
+from fedderm.mixing import COLUMNS, Mixture, draw_mixing, mixed, mixture_of
 from fedderm.training_settings import AugmentationSettings
 from fedderm.trainset import TrainSet
 
@@ -32,16 +33,30 @@ class Batch:
 
     images: Tensor
     """Pixels (B, H, W, 3) uint8, or features (B, T, F); on the device, or beside it where it is full."""
-    drawn: Tensor | None
-    """``(B, 13)`` of ``augment.draw``, there too; None for features."""
+    drawn: Tensor
+    """``(B, D)`` of ``augment.draw`` and, where images are mixed, of ``draw_mixing``; there too. Features
+    have the latter alone."""
+    settings: AugmentationSettings
 
-    def inputs(self, part: slice, settings: AugmentationSettings, device: torch.device) -> Tensor:
+    def inputs(self, part: slice, device: torch.device) -> Tensor:
         """Return what a model takes of a part of the batch: pixels (b, 3, H, W) or features (b, T, F)."""
-        images = self.images[part].to(device, non_blocking=True)
-        if self.drawn is None:
+        own = self._augmented(part, device)
+        if (mixture := self.mixture(part)) is None:
+            return own
+        return mixed(own, self._augmented(mixture.partners, device), mixture, self.settings)
+
+    def mixture(self, part: slice) -> Mixture | None:
+        """Return what is mixed into a part of the batch; None where images stay themselves."""
+        if self.settings.mixing == "none":
+            return None
+        return mixture_of(self.drawn[part, -COLUMNS:], self.settings, self.images.shape[1])
+
+    def _augmented(self, rows: slice | Tensor, device: torch.device) -> Tensor:
+        images = self.images[rows].to(device, non_blocking=True)
+        if images.dtype != torch.uint8:
             return images
         # Outside autocast, which would round the sampling grid to bfloat16: half a pixel at 112.
-        return augment(as_floats(images), self.drawn[part].to(device, non_blocking=True), settings)
+        return augment(as_floats(images), self.drawn[rows].to(device, non_blocking=True), self.settings)
 
 
 @contextmanager
@@ -62,10 +77,12 @@ def training_batches(
         # Gathered in less time than a thread takes to be asked.
         yield (_features(data, positions, settings, generator, device) for positions in chosen)
         return
-    stage = _Stage(device)
+    stage = _Stage(device, settings)
 
     def make(positions: Positions) -> Callable[[], Batch]:
         drawn = draw(len(positions), settings, generator)
+        if settings.mixing != "none":
+            drawn = torch.cat([drawn, draw_mixing(len(positions), settings, generator)], dim=1)
         images = stage.empty((len(positions), *data.images[0].shape[1:]), torch.uint8)
         data.gather(positions, images.numpy())
         return stage.sent(images, drawn)
@@ -92,8 +109,9 @@ def _ahead(
 class _Stage:
     """The way from memory to the device: none on a CPU; page-locked memory and a stream on a GPU."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, settings: AugmentationSettings) -> None:
         self._device = device
+        self._settings = settings
         self._cuda = device.type == "cuda"
         self._stream = torch.cuda.Stream(device) if self._cuda else None  # type: ignore[no-untyped-call]
 
@@ -104,21 +122,21 @@ class _Stage:
     def sent(self, images: Tensor, drawn: Tensor) -> Callable[[], Batch]:
         """Start the copy; return what waits for it, to be called by the thread that computes."""
         if self._stream is None:
-            return lambda: Batch(images, drawn)
+            return lambda: Batch(images, drawn, self._settings)
         try:
             with torch.cuda.stream(self._stream):
                 on_device = [one.to(self._device, non_blocking=True) for one in (images, drawn.pin_memory())]
                 copied = self._stream.record_event()
         except torch.OutOfMemoryError:
             # The step will make room, or take the batch in parts.
-            return lambda: Batch(images, drawn)
+            return lambda: Batch(images, drawn, self._settings)
 
         def arrived() -> Batch:
             current = torch.cuda.current_stream(self._device)
             current.wait_event(copied)
             for one in on_device:  # so that its memory is not used again before the step has read it
                 one.record_stream(current)
-            return Batch(*on_device)
+            return Batch(on_device[0], on_device[1], self._settings)
 
         return arrived
 
@@ -132,7 +150,11 @@ def _features(
 ) -> Batch:
     views = data.images[0].shape[1] if settings.geometry > 0 else 1
     drawn = torch.randint(views, (len(positions),), generator=generator).numpy()
-    return Batch(torch.from_numpy(data.batch(positions, drawn)).to(device, non_blocking=True), None)
+    mixing = torch.empty(len(positions), 0)
+    if settings.mixing != "none":
+        mixing = draw_mixing(len(positions), settings, generator)
+    features = torch.from_numpy(data.batch(positions, drawn)).to(device, non_blocking=True)
+    return Batch(features, mixing.to(device, non_blocking=True), settings)
 
 
 def to_input(images: npt.NDArray[np.generic], device: torch.device) -> Tensor:

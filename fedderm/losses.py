@@ -6,52 +6,71 @@ from torch import Tensor
 
 from fedderm.model.heads import Logits
 from fedderm.pattern_losses import pattern_losses
-from fedderm.training_settings import TrainingSettings
+from fedderm.training_settings import LossSettings, TrainingSettings
 
 
 def image_losses(
     scheme: str,
     logits: Logits,
     classes: Tensor,
-    shifts: Tensor,
+    terms: Tensor,
     settings: TrainingSettings,
     patterns: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return the triage loss and the whole loss of each image, (B,) in float32.
 
-    ``classes`` (B,): 0..3; ``shifts`` (B, 4): of ``logit_shifts``; ``patterns`` (B, 7): labels for a
+    ``classes`` (B,): 0..3; ``terms`` (B, 6): of ``label_skew.loss_terms``; ``patterns`` (B, 7): labels for a
     model with pattern heads, NaN where there are none.
     """
-    triage, loss = _scheme_losses(scheme, logits, classes, shifts, settings)
+    triage, loss = _scheme_losses(scheme, logits, classes, terms, settings)
     if logits.patterns is None:
         return triage, loss
     return triage, loss + settings.pattern_weight * pattern_losses(logits.patterns, classes, patterns)
 
 
 def _scheme_losses(
-    scheme: str, logits: Logits, classes: Tensor, shifts: Tensor, settings: TrainingSettings
+    scheme: str, logits: Logits, classes: Tensor, terms: Tensor, settings: TrainingSettings
 ) -> tuple[Tensor, Tensor]:
     """Return the triage loss and the loss of the scheme's heads, (B,) each."""
     malignant = (classes > 0).float()
-    triage_logit, differential, _ = shifted(scheme, logits, shifts)
-    triage = F.binary_cross_entropy_with_logits(triage_logit, malignant, reduction="none")
+    triage_logit, differential, _ = shifted(scheme, logits, terms)
+    plain = F.binary_cross_entropy_with_logits(triage_logit, malignant, reduction="none")
+    first, last = terms[:, 4], terms[:, 5]
+    triage = first * _curve(plain, settings.loss)
     if differential is None:
         return triage, triage
     # In four classes the softmax factorises: P(class) = P(malignant) * P(class | malignant).
     per_image = F.cross_entropy(differential, (classes - 1).clamp(min=0), reduction="none")
     # Not a product: a benign image stands in for a class here that its site may lack, whose loss is infinite.
     differentiation = torch.where(classes > 0, per_image, 0.0)
-    weight = 1.0 if scheme == "four_class" else settings.differentiation_weight
-    return triage, triage + weight * differentiation
+    if scheme == "four_class":
+        return triage, last * _curve(plain + differentiation, settings.loss)
+    return triage, triage + settings.differentiation_weight * last * _curve(differentiation, settings.loss)
 
 
-def shifted(scheme: str, logits: Logits, shifts: Tensor) -> Logits:
-    """Return the logits that the loss sees, in float32: with ``shifts`` (B, 4) of ``logit_shifts`` added."""
-    triage = logits.triage.float() + shifts[:, 0]
+def _curve(cross_entropy: Tensor, settings: LossSettings) -> Tensor:
+    """Return the loss of images whose ``cross_entropy`` is -log p, (B,).
+
+    focal: Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, Eq. 4. generalised: Zhang and
+    Sabuncu, "Generalized Cross Entropy Loss for Training Deep Neural Networks with Noisy Labels", NeurIPS
+    2018, Eq. 6.
+    """
+    if settings.kind == "focal":
+        # Kept off zero, where the power's slope is infinite for gamma < 1.
+        missed = (-torch.expm1(-cross_entropy)).clamp(min=1e-6)
+        return missed**settings.focal_gamma * cross_entropy
+    if settings.kind == "generalised":
+        return -torch.expm1(-settings.generalised_q * cross_entropy) / settings.generalised_q
+    return cross_entropy
+
+
+def shifted(scheme: str, logits: Logits, terms: Tensor) -> Logits:
+    """Return the logits that the loss sees, in float32: with the shifts of ``terms`` (B, 6) added."""
+    triage = logits.triage.float() + terms[:, 0]
     if logits.differential is None:
         return Logits(triage, None)
     plain = logits.differential.float()
-    differential = plain + shifts[:, 1:]
+    differential = plain + terms[:, 1:4]
     if scheme == "four_class":  # its triage logit holds log sum exp of the malignant ones
         triage = triage + torch.logsumexp(differential, dim=1) - torch.logsumexp(plain, dim=1)
     return Logits(triage, differential)

@@ -60,8 +60,8 @@ class PrivateGradient:
         """Return how many of a batch's gradients are in memory at a time."""
         return self._limit.largest(min(count, _AT_A_TIME))
 
-    def add(self, batch: Batch, classes: Tensor, shifts: Tensor) -> Tensor:
-        """Set the gradient for ``classes`` (B,), B from 0, and ``shifts`` (B, 4) of the loss.
+    def add(self, batch: Batch, classes: Tensor, terms: Tensor) -> Tensor:
+        """Set the gradient for ``classes`` (B,), B from 0, and ``terms`` (B, 6) of the loss.
 
         Return (2,) zeros in the place of the losses, which have no noise and are nobody's to know. Raises
         ValueError where memory does not hold one image.
@@ -72,7 +72,7 @@ class PrivateGradient:
             size = self._limit.largest(min(_AT_A_TIME, len(classes) - start))
             part = slice(start, start + size)
             clipped: dict[str, Tensor] = {}
-            if fits(lambda: clipped.update(self.clipped_sum(batch, part, classes[part], shifts[part]))):  # noqa: B023
+            if fits(lambda: clipped.update(self.clipped_sum(batch, part, classes[part], terms[part]))):  # noqa: B023
                 for name, one in clipped.items():
                     total[name] += one
                 start += size
@@ -84,19 +84,21 @@ class PrivateGradient:
             parameter.grad = (total[name] + deviation * noise.to(total[name])) / self._expected
         return torch.zeros(2, dtype=torch.float64, device=self._device)
 
-    def clipped_sum(self, batch: Batch, part: slice, classes: Tensor, shifts: Tensor) -> Mapping[str, Tensor]:
+    def clipped_sum(self, batch: Batch, part: slice, classes: Tensor, terms: Tensor) -> Mapping[str, Tensor]:
         """Return the sum over a part of the batch of each image's gradient, clipped, by parameter."""
-        inputs = batch.inputs(part, self._settings.augmentation, self._device)
+        inputs = batch.inputs(part, self._device)
         parameters = {name: one.detach() for name, one in self._trained.items()}
 
-        def loss(trained: dict[str, Tensor], one: Tensor, its_class: Tensor, shift: Tensor) -> Tensor:
+        def loss(trained: dict[str, Tensor], one: Tensor, its_class: Tensor, its_terms: Tensor) -> Tensor:
             with autocast(self._device, self._settings.precision):
                 logits: Logits = functional_call(self._model, trained, (one[None],))
-            _, found = image_losses(self._model.scheme, logits, its_class[None], shift[None], self._settings)
+            _, found = image_losses(
+                self._model.scheme, logits, its_class[None], its_terms[None], self._settings
+            )
             return found.sum()
 
         each = vmap(grad(loss), in_dims=(None, 0, 0, 0))
-        own: dict[str, Tensor] = each(parameters, inputs, classes, shifts)
+        own: dict[str, Tensor] = each(parameters, inputs, classes, terms)
         # A gradient that is not finite has no norm to clip by, and one NaN would tell through any noise that
         # its image was there: such an image adds nothing, which is within the bound.
         sound = torch.stack([one.flatten(1).isfinite().all(dim=1) for one in own.values()]).all(dim=0)

@@ -15,7 +15,7 @@ from fedderm.batches import training_batches
 from fedderm.budget import batch_size, steps_of
 from fedderm.devices import autocast, seeded
 from fedderm.inference import side_of, views_of
-from fedderm.label_skew import logit_shifts
+from fedderm.label_skew import loss_terms
 from fedderm.losses import image_losses
 from fedderm.memory_limits import MemoryLimit, in_parts
 from fedderm.model.heads import Heads
@@ -82,7 +82,7 @@ def train_locally(
     rates = []
     # The whole round's at once: a copy to a GPU in each step would wait for the step before.
     classes = torch.from_numpy(data.classes[order]).to(device)
-    shifts = torch.from_numpy(logit_shifts(data.drawn, model.scheme, settings)[order]).float().to(device)
+    terms = _terms(model, data, settings, order, device)
     patterns = _on_device(data.patterns, order, device)
     total = torch.zeros(2, dtype=torch.float64, device=device)
     with training_batches(data, positions, settings.augmentation, generator, device) as batches:
@@ -92,7 +92,7 @@ def train_locally(
             rates.append(_set_rate(optimizer, settings, done, warmth))
             optimizer.zero_grad(set_to_none=True)
             part = slice(ends[step], ends[step + 1])
-            told = (classes[part], shifts[part])
+            told = (classes[part], terms[part])
             if isinstance(gradient, PrivateGradient):
                 total += gradient.add(batch, *told)
             else:
@@ -161,7 +161,7 @@ def initial_loss(model: Heads, data: TrainSet, settings: TrainingSettings) -> fl
     """Return the model's mean loss per drawn image, without augmentation or dropout."""
     device = next(model.parameters()).device
     model.eval()
-    shifts = torch.from_numpy(logit_shifts(data.drawn, model.scheme, settings)).float().to(device)
+    terms = _terms(model, data, settings, np.arange(len(data)), device)
     total = torch.zeros((), dtype=torch.float64, device=device)
 
     def add(part: slice) -> None:
@@ -170,13 +170,25 @@ def initial_loss(model: Heads, data: TrainSet, settings: TrainingSettings) -> fl
         with autocast(device, settings.precision):
             logits = model(next(views_of(data.batch(chosen), 1, device)))
         patterns = _on_device(data.patterns, chosen, device)
-        _, loss = image_losses(model.scheme, logits, classes, shifts[part], settings, patterns)
+        _, loss = image_losses(model.scheme, logits, classes, terms[part], settings, patterns)
         total.add_((loss.double() * torch.from_numpy(data.weights[chosen]).to(device)).sum())
 
     limit = MemoryLimit(model, "scoring", side_of(data.images[0]), settings.precision)
     with torch.inference_mode():
         in_parts(limit, len(data), settings.batch_size, add)
     return float(total) / float(data.weights.sum())
+
+
+def _terms(
+    model: Heads,
+    data: TrainSet,
+    settings: TrainingSettings,
+    rows: npt.NDArray[np.int64],
+    device: torch.device,
+) -> Tensor:
+    """Return what the loss takes of the images at ``rows`` (n,) beside their classes, (n, 6)."""
+    found = loss_terms(data.drawn, data.classes, model.scheme, settings)
+    return torch.from_numpy(found[rows]).float().to(device)
 
 
 def _on_device(

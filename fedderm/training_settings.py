@@ -22,6 +22,34 @@ class AugmentationSettings(Settings):
     """Flips and any rotation (whenever > 0), zoom, aspect and shift in proportion."""
     colour: Annotated[float, Field(ge=0, le=3)] = 1.0
     """Channel gains, gamma, saturation, contrast and brightness."""
+    elastic: Annotated[float, Field(ge=0, le=3)] = 0.0
+    """A smooth random displacement, as of skin that is pressed and stretched (Simard et al., 2003)."""
+    mixing: Literal["none", "mixup", "cutmix"] = "none"
+    """Each image is mixed with another of its batch, and their losses alike (fedderm.mixing)."""
+    mixing_alpha: Positive = 0.4
+    """The share of the other image follows from Beta(alpha, alpha): small values mix little."""
+
+
+class LossSettings(Settings):
+    """What an image's loss is, given p, the probability of its true class (docs/models.md)."""
+
+    kind: Literal["cross_entropy", "focal", "generalised"] = "cross_entropy"
+    """-log p; focal: less of what is told well already; generalised: less of what is told so badly that its
+    label may be wrong."""
+    focal_gamma: Annotated[float, Field(ge=0, le=10)] = 2.0
+    """Focal loss is (1 - p)^gamma times cross-entropy."""
+    generalised_q: Annotated[float, Field(gt=0, le=1)] = 0.7
+    """Generalised cross-entropy is (1 - p^q) / q: towards 0 cross-entropy, 1 the mean absolute error."""
+    class_balance: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """beta of the class-balanced loss, such as 0.999: classes weigh by the inverse of their effective number
+    (1 - beta^n) / (1 - beta) at a site; 0: all alike."""
+    malignant_cost: Positive = 1.0
+    """What a missed malignant lesion costs over a false alarm: malignant images weigh so many times more."""
+
+    @property
+    def plain(self) -> bool:
+        """Return whether it is cross-entropy without weights, whose minimum is the probability."""
+        return self.kind == "cross_entropy" and self.class_balance == 0 and self.malignant_cost == 1
 
 
 class PrivacySettings(Settings):
@@ -94,6 +122,7 @@ class TrainingSettings(Settings):
     """Weight of the MEL/SCC/BCC loss beside the triage loss."""
     pattern_weight: Annotated[float, Field(ge=0)] = 1.0
     """Weight of the loss of BCC and patterns beside the scheme's, of a model with patterns."""
+    loss: LossSettings = LossSettings()
     augmentation: AugmentationSettings = AugmentationSettings()
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto: bfloat16 autocast on a GPU, float32 on a CPU."""
@@ -121,6 +150,9 @@ class TrainingSettings(Settings):
         wrong = [key for key, value in _WITHOUT_COUNTS.items() if getattr(self, key) != value]
         wrong += ["head_start"] if self.head_start != "none" else []
         wrong += ["norm_statistics"] if self.norm_statistics != "frozen" else []
+        wrong += ["loss.class_balance"] if self.loss.class_balance > 0 else []
+        wrong += ["loss.malignant_cost"] if self.loss.malignant_cost != 1 else []
+        wrong += ["augmentation.mixing"] if self.augmentation.mixing != "none" else []
         if wrong:
             raise ValueError(
                 f"{' and '.join(wrong)} would tell of training images what privacy has no noise for; leave "
@@ -137,7 +169,21 @@ class TrainingSettings(Settings):
     @property
     def prevalence_free(self) -> bool:
         """Return whether the triage logit is relative to even odds, whatever a site's prevalence is."""
-        return self.label_skew == "logit_adjustment" and self.label_skew_tau == 1
+        return self.label_skew == "logit_adjustment" and self.label_skew_tau == 1 and self.loss.plain
+
+    @model_validator(mode="after")
+    def _frequencies_are_undone_once(self) -> Self:
+        if self.loss.class_balance > 0 and self.label_skew != "none":
+            raise ValueError(
+                f"loss.class_balance and label_skew: {self.label_skew} both make up for a site's rare "
+                "classes, which would be done twice; set label_skew: none, or leave class_balance out"
+            )
+        if self.trunk == "frozen" and self.augmentation.mixing == "cutmix":
+            raise ValueError(
+                "augmentation.mixing: cutmix pastes pixels, and with trunk: frozen there are features in "
+                "their place; choose mixup"
+            )
+        return self
 
     @model_validator(mode="after")
     def _frozen_means_frozen(self) -> Self:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from test_cascade import network
 from torch import Tensor
 
-from fedderm.label_skew import class_shifts, logit_shifts
+from fedderm.label_skew import class_shifts, logit_shifts, loss_terms
 from fedderm.losses import image_losses, shifted
 from fedderm.model.heads import Logits
 from fedderm.training import Stretch, train_locally
@@ -90,7 +90,7 @@ def test_four_classes_are_adjusted_as_the_one_softmax_that_they_are(kind: str, t
     assert malignant is not None
     classes, drawn = torch.tensor([0, 1, 2, 3, 0, 1, 3]), np.tile([60.0, 25.0, 5.0, 10.0], (7, 1))
     four = Logits(torch.logsumexp(malignant, dim=1) - benign, malignant)
-    added = torch.from_numpy(logit_shifts(drawn, "four_class", chosen)).float()
+    added = torch.from_numpy(loss_terms(drawn, classes.numpy(), "four_class", chosen)).float()
     _, loss = image_losses("four_class", four, classes, added, chosen)
     plain = torch.cat([benign[:, None], malignant], dim=1)
     expected = F.cross_entropy(plain + torch.from_numpy(class_shifts(drawn, chosen)).float(), classes)
@@ -114,7 +114,8 @@ def test_a_class_that_a_site_lacks_is_neither_raised_nor_lowered_by_it(kind: str
     features = torch.randn(6, 4, generator=torch.Generator().manual_seed(2))
     weight = torch.zeros(3, 4, requires_grad=True)
     classes = torch.tensor([0, 2, 3, 2, 0, 3])
-    added = torch.from_numpy(logit_shifts(np.tile([50.0, 0, 30, 20], (6, 1)), "cascade", chosen)).float()
+    drawn = np.tile([50.0, 0, 30, 20], (6, 1))
+    added = torch.from_numpy(loss_terms(drawn, classes.numpy(), "cascade", chosen)).float()
     _, loss = image_losses("cascade", Logits(torch.zeros(6), features @ weight.T), classes, added, chosen)
     loss.mean().backward()  # type: ignore[no-untyped-call]
     assert torch.isfinite(loss).all()

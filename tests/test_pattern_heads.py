@@ -63,10 +63,10 @@ def test_a_missing_label_has_no_loss_and_no_gradient() -> None:
 
 def test_the_weight_multiplies_the_pattern_losses_alone() -> None:
     logits = Logits(torch.randn(4), torch.randn(4, 3), torch.randn(4, 8))
-    classes, shifts = torch.tensor([0, 1, 2, 3]), torch.zeros(4, 4)
-    plain = image_losses("cascade", logits._replace(patterns=None), classes, shifts, training())[1]
-    none = image_losses("cascade", logits, classes, shifts, training(pattern_weight=0))[1]
-    double = image_losses("cascade", logits, classes, shifts, training(pattern_weight=2))[1]
+    classes, terms = torch.tensor([0, 1, 2, 3]), torch.tensor([[0.0, 0, 0, 0, 1, 1]] * 4)
+    plain = image_losses("cascade", logits._replace(patterns=None), classes, terms, training())[1]
+    none = image_losses("cascade", logits, classes, terms, training(pattern_weight=0))[1]
+    double = image_losses("cascade", logits, classes, terms, training(pattern_weight=2))[1]
     torch.testing.assert_close(none, plain)
     torch.testing.assert_close(double - plain, 2 * pattern_losses(logits.patterns, classes, None))
 

@@ -22,7 +22,7 @@ from fedderm.training_settings import TrainingSettings
 
 pytest.importorskip("opacus")
 CLASSES = torch.tensor([0, 1, 2, 3, 0, 2])
-SHIFTS = torch.zeros(6, 4)
+TERMS = torch.tensor([[0.0, 0, 0, 0, 1, 1]] * 6)
 
 
 def private(noise: float, clip: float, **changes: Any) -> TrainingSettings:
@@ -37,7 +37,7 @@ def gradient_of(model: Heads, noise: float, clip: float, expected: int = 6) -> P
 
 def batch(count: int = 6) -> Batch:
     drawn = draw(count, settings().augmentation, torch.Generator().manual_seed(0))
-    return Batch(torch.from_numpy(data().batch(np.arange(count)).copy()), drawn)
+    return Batch(torch.from_numpy(data().batch(np.arange(count)).copy()), drawn, settings().augmentation)
 
 
 def one_by_one(model: Heads, clip: float) -> dict[str, Tensor]:
@@ -46,8 +46,8 @@ def one_by_one(model: Heads, clip: float) -> dict[str, Tensor]:
     for position in range(6):
         model.zero_grad()
         part = slice(position, position + 1)
-        logits = model(batch().inputs(part, settings().augmentation, torch.device("cpu")))
-        image_losses(model.scheme, logits, CLASSES[part], SHIFTS[part], settings())[1].sum().backward()
+        logits = model(batch().inputs(part, torch.device("cpu")))
+        image_losses(model.scheme, logits, CLASSES[part], TERMS[part], settings())[1].sum().backward()
         own = {name: one.grad for name, one in model.named_parameters() if one.grad is not None}
         norm = float(torch.sqrt(sum((one.square().sum() for one in own.values()), torch.zeros(()))))
         for name, one in own.items():
@@ -59,14 +59,14 @@ def one_by_one(model: Heads, clip: float) -> dict[str, Tensor]:
 @pytest.mark.parametrize("clip", [0.05, 1.0, 1e6])
 def test_the_clipped_sum_is_that_of_a_loop_over_images(clip: float) -> None:
     model = network(dropout=0.2).eval()
-    found = gradient_of(model, 1.0, clip).clipped_sum(batch(), slice(0, 6), CLASSES, SHIFTS)
+    found = gradient_of(model, 1.0, clip).clipped_sum(batch(), slice(0, 6), CLASSES, TERMS)
     for name, expected in one_by_one(model, clip).items():
         torch.testing.assert_close(found[name], expected, rtol=1e-4, atol=1e-6, msg=name)
 
 
 def test_an_image_whose_gradient_is_not_finite_adds_nothing() -> None:
     """A NaN that came through would tell, whatever the noise, that the image was there."""
-    model, odd = network(dropout=0.0).eval(), SHIFTS.clone()
+    model, odd = network(dropout=0.0).eval(), TERMS.clone()
     odd[2] = float("inf")
     alone = gradient_of(model, 1.0, 0.5).clipped_sum(batch(), slice(2, 3), CLASSES[2:3], odd[2:3])
     assert all(bool((one == 0).all()) for one in alone.values())
@@ -79,9 +79,9 @@ def test_an_image_whose_gradient_is_not_finite_adds_nothing() -> None:
 
 def test_without_noise_and_clipping_it_is_the_batchs_own_gradient() -> None:
     model = network(dropout=0.0).eval()
-    BatchGradient(model, settings(), 32).add(batch(), CLASSES, SHIFTS)
+    BatchGradient(model, settings(), 32).add(batch(), CLASSES, TERMS)
     plain = {name: one.grad.clone() for name, one in model.named_parameters() if one.grad is not None}
-    losses = gradient_of(model, 1e-12, 1e6).add(batch(), CLASSES, SHIFTS)
+    losses = gradient_of(model, 1e-12, 1e6).add(batch(), CLASSES, TERMS)
     for name, one in model.named_parameters():
         torch.testing.assert_close(one.grad, plain[name], rtol=1e-4, atol=2e-6, msg=name)
     assert losses.tolist() == [0, 0], "losses have no noise, and are not told"
@@ -90,8 +90,8 @@ def test_without_noise_and_clipping_it_is_the_batchs_own_gradient() -> None:
 def test_an_empty_batch_is_noise_of_the_deviation_that_was_asked_for() -> None:
     """sigma C / L = 1.5 * 2 / 4 = 0.75 on 0.37 M parameters: its standard error is 0.12 %."""
     model = network()
-    nothing = Batch(torch.zeros(0, 32, 32, 3, dtype=torch.uint8), torch.zeros(0, 13))
-    gradient_of(model, 1.5, 2.0, expected=4).add(nothing, CLASSES[:0], SHIFTS[:0])
+    nothing = Batch(torch.zeros(0, 32, 32, 3, dtype=torch.uint8), torch.zeros(0, 13), settings().augmentation)
+    gradient_of(model, 1.5, 2.0, expected=4).add(nothing, CLASSES[:0], TERMS[:0])
     noise = torch.cat([one.grad.flatten() for one in model.parameters() if one.grad is not None])
     assert len(noise) > 300_000
     assert float(noise.std()) == pytest.approx(0.75, rel=0.01)
@@ -142,7 +142,7 @@ def test_adapters_and_other_networks_have_gradients_of_their_own(backbone: str) 
         images = torch.randint(0, 256, (2, 160, 160, 3), dtype=torch.uint8)
         drawn = draw(2, settings().augmentation, torch.Generator())
         found = gradient_of(model, 1.0, 1.0).clipped_sum(
-            Batch(images, drawn), slice(0, 2), CLASSES[:2], SHIFTS[:2]
+            Batch(images, drawn, settings().augmentation), slice(0, 2), CLASSES[:2], TERMS[:2]
         )
         norm = float(torch.sqrt(sum((one.square().sum() for one in found.values()), torch.zeros(()))))
         assert found.keys() == {name for name, one in model.named_parameters() if one.requires_grad}
