@@ -19,7 +19,7 @@ class ConfigError(ValueError):
     """A config that cannot be used: file, dotted path, what was expected, found, and what to do."""
 
 
-class _Loader(yaml.SafeLoader):
+class StrictLoader(yaml.SafeLoader):
     """PyYAML's safe loader without two of YAML's traps.
 
     A key that stands twice would silently win over the first; ``no:`` and ``2024-01-01:`` would become
@@ -108,7 +108,7 @@ def _document(text: str) -> dict[str, Any]:
 
 def _yaml(text: str) -> Any:
     try:
-        return yaml.load(text, Loader=_Loader)
+        return yaml.load(text, Loader=StrictLoader)
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark is not None else ""
         problem = error.problem or error.context

@@ -7,7 +7,7 @@ import numpy as np
 
 from fedderm.evaluation.bcc_rule import evaluate_patterns
 from fedderm.evaluation.counts import Counts, counts_of
-from fedderm.evaluation.disclosure import folded, suppress
+from fedderm.evaluation.disclosure import folded, told
 from fedderm.evaluation.documents import (
     WITH_PRIOR,
     OperatingPoint,
@@ -81,10 +81,9 @@ def judge(
     )
     evaluation = evaluation.model_copy(update={"patterns": _patterns(site, test)})
     pools = _pools(site, test.scores, terms)
-    shown = {pool: suppress(counts_of(scores), site.settings.min_cell) for pool, scores in pools.items()}
-    shown[CALIBRATION] = suppress(
-        counts_of(folded(calibration.scores, site.settings.min_cell)), site.settings.min_cell
-    )
+    shown: dict[str, Counts] = {}
+    for pool, one in {**pools, CALIBRATION: folded(calibration.scores, site.settings.min_cell)}.items():
+        shown |= told(pool, counts_of(one), site.settings.min_cell)
     replicates = {
         f"{pool}.{unit}": drawn
         for pool, scores in pools.items()

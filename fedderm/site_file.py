@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from fedderm.config import ConfigError, StrictLoader
 from fedderm.config_sentences import sentence_of
 from fedderm.hospital.policy import LEAST_CELL, Policy
 from fedderm.model.names import FUSED
@@ -140,10 +141,15 @@ def _without(raw: dict[Any, Any], *parts: type[BaseModel]) -> dict[Any, Any]:
 
 def _read(path: Path) -> Any:
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+        found = yaml.load(path.read_text(encoding="utf-8-sig"), StrictLoader)
+    except ConfigError as error:  # such as a policy that stands twice, of which the looser one would win
+        raise ValueError(f"{path}: {error}") from error
     except OSError as error:
         raise ValueError(f"{path}: the site file cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: is not UTF-8 text; expected a YAML site file") from error
     except yaml.YAMLError as error:
         raise ValueError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
+    if found is None:
+        raise ValueError(f"{path}: is empty; expected a site file, such as the one of the join kit")
+    return found

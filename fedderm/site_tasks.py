@@ -11,7 +11,7 @@ from flwr.app import Context, Message
 from fedderm import messages
 from fedderm.budget import batch_size
 from fedderm.evaluation.counts import counts_of
-from fedderm.evaluation.disclosure import folded, suppress
+from fedderm.evaluation.disclosure import folded, told
 from fedderm.evaluation.documents import OperatingPoint
 from fedderm.evaluation.informed import FederationEvidence
 from fedderm.evaluation.long_format import PERSONAL
@@ -117,15 +117,18 @@ def evaluate(message: Message, context: Context) -> Message:
         seen = site.score(model, split, int(values["views"]), experiment.training.precision)
         return seen, folded(seen.scores, min_cell)
 
+    def tell(name: str, shown: Scores) -> None:
+        counts.update({key: one.to_array() for key, one in told(name, counts_of(shown), min_cell).items()})
+
     for split in splits:
         seen, shown = score(split)
-        counts[split] = suppress(counts_of(shown), min_cell).to_array()
+        tell(split, shown)
         if split == wanted:
             features = feature_summary(seen.features, shown.truth, shown.lesion, min_cell)
     method = _method(instruction, site.settings.name, message, context)
     if method.personal and "test" in splits:
         method.personalise(model)
-        counts[PERSONAL] = suppress(counts_of(score("test")[1]), min_cell).to_array()
+        tell(PERSONAL, score("test")[1])
     return messages.counts_reply(message, counts, features)
 
 

@@ -11,6 +11,7 @@ import yaml
 from fedderm.devices import use_threads
 from fedderm.environment import describe
 from fedderm.evaluation.counts import UNITS
+from fedderm.evaluation.disclosure import FLOOR, understood
 from fedderm.evaluation.documents import Certificate, OperatingPoint
 from fedderm.evaluation.informed import FederationEvidence
 from fedderm.evaluation.long_format import CALIBRATION, long_rows_of_federation, long_rows_of_site
@@ -130,11 +131,11 @@ def _new_folder(out: Path | None, site_file: Path) -> Path:
 
 def _write(folder: Path, site: Site, judged: Judged, model: Model) -> None:
     """Write what a run's folder has, as far as one site can: ``fedderm report`` draws the page again."""
-    recipe, evaluation = model.recipe, judged.evaluation
+    recipe, evaluation, known = model.recipe, judged.evaluation, understood(judged.counts)
     for part in ("evaluation", "rounds"):
         (folder / part).mkdir()
     federation = evaluate_federation(
-        {site.role: judged.counts[site.role]},
+        {site.role: known[site.role]},
         {
             site.role: {
                 unit: judged.replicates[f"{site.role}.{unit}"]
@@ -150,7 +151,7 @@ def _write(folder: Path, site: Site, judged: Judged, model: Model) -> None:
         *long_rows_of_site(evaluation, recipe.rounds),
         *long_rows_of_federation(federation, recipe.rounds),
     ]
-    counts = {"test": judged.counts[site.role], CALIBRATION: judged.counts[CALIBRATION]}
+    counts = {"test": known[site.role], CALIBRATION: known.get(CALIBRATION + FLOOR, known[CALIBRATION])}
     by_split = {f"{site.name}/{split}": one for split, one in counts.items()}
     write_evaluation(folder, {site.name: evaluation}, federation, rows, by_split)
     listed = {key: getattr(site, key) for key in ("name", "source", "role", "min_cell")}

@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 
 from fedderm.counts_file import write_counts
 from fedderm.evaluation.counts import Counts, counts_of
-from fedderm.evaluation.disclosure import suppress
+from fedderm.evaluation.disclosure import FLOOR, told, understood
 from fedderm.evaluation.documents import FederationEvaluation, OperatingPoint, SiteEvaluation, SplitSize
 from fedderm.evaluation.long_format import (
     COLUMNS,
@@ -94,7 +94,7 @@ def write_run(folder: Path, *, simulated: bool = False, min_cell: int = 0, told:
     (folder / "evaluation" / "sites.json").write_text(json.dumps(documents))
     (folder / "evaluation" / "federation.json").write_text(federation.model_dump_json())
     kept = {
-        f"{name}/{split}": suppress(counts_of(held[split]), min_cell)
+        f"{name}/{split}": _shown(split, counts_of(held[split]), min_cell)
         for name, held in splits.items()
         for split in ("calibration", "test")
         if name not in KEEPS_ITS_COUNTS
@@ -349,3 +349,9 @@ def _sheet(generator: np.random.Generator) -> Image.Image:
             top, left = 4 + row * 116, 4 + column * 100
             sheet[top : top + 96, left : left + 96] = noisy
     return Image.fromarray(sheet)
+
+
+def _shown(split: str, counts: Counts, min_cell: int) -> Counts:
+    """Return what a run's folder holds of a site's counts: of a calibration split what certifies."""
+    known = understood(told(split, counts, min_cell))
+    return known.get(split + FLOOR, known[split]) if split == "calibration" else known[split]

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from fedderm.evaluation.calibration_maps import CalibrationMap
 from fedderm.evaluation.counts import (
     BIN_CENTRES,
     BIN_EDGES,
@@ -16,8 +17,19 @@ from fedderm.evaluation.counts import (
     lower_edge,
     snap_down,
 )
-from fedderm.evaluation.disclosure import folded, merge_map, suppress, suppress_rows
+from fedderm.evaluation.curves import auc_of_counts
+from fedderm.evaluation.disclosure import (
+    CEILING,
+    FLOOR,
+    folded,
+    merge_map,
+    suppress,
+    suppress_rows,
+    told,
+    understood,
+)
 from fedderm.evaluation.documents import Unit
+from fedderm.evaluation.recalibration import federation_point
 from fedderm.evaluation.scores import Scores
 from fedderm.evaluation.thresholds import federation_threshold
 
@@ -183,22 +195,75 @@ def test_what_is_hidden_counts_against_the_model_at_every_threshold(seed: int) -
     counts = counts_of(draw(250, 400, seed))
     hidden = suppress(counts, 10)
     for unit in UNITS:
-        for side, (told, true) in enumerate(
+        for side, (shown, true) in enumerate(
             zip(hidden.histograms(unit), counts.histograms(unit), strict=True)
         ):
-            below_told, below_true = np.cumsum(told), np.cumsum(true)
+            below_told, below_true = np.cumsum(shown), np.cumsum(true)
             assert below_told[-1] == below_true[-1]
             # More malignant units below any edge: sensitivity reads low. Fewer benign: specificity reads low.
             assert np.all(below_told >= below_true if side else below_told <= below_true)
     assert federation_threshold(hidden, 0.9, 0.95)[0] <= federation_threshold(counts, 0.9, 0.95)[0]
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_a_ceiling_counts_for_the_model_and_no_cell_of_it_is_small(seed: int) -> None:
+    counts = counts_of(draw(250, 400, seed))
+    ceiling = suppress(counts, 10, "ceiling")
+    assert ceiling.cells[ceiling.cells > 0].min() >= 10
+    for unit in UNITS:
+        for side, (shown, true) in enumerate(
+            zip(ceiling.histograms(unit), counts.histograms(unit), strict=True)
+        ):
+            below_told, below_true = np.cumsum(shown), np.cumsum(true)
+            assert np.all(below_told <= below_true if side else below_told >= below_true)
+
+
+def test_what_is_measured_is_about_right_where_a_floor_would_be_worthless() -> None:
+    """Two sites of 120 lesions, a fifth malignant, whose logits differ by 1.9 standard deviations."""
+    errors, floors, slopes = [], [], []
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        sites = []
+        for name in "ab":
+            malignant = rng.random(120) < 0.2
+            truth = np.where(malignant, rng.choice([1, 1, 1, 3], 120), 0)
+            lesions = np.char.add(name, np.arange(120).astype(str))
+            sites.append(
+                folded(
+                    Scores(rng.normal(-1 + 1.9 * malignant, 1), rng.integers(1, 4, 120), truth, lesions), 10
+                )
+            )
+        exact = sum((counts_of(one) for one in sites), Counts.zero())
+        sent = [understood(told("test", counts_of(one), 10)) for one in sites]
+        measured = sum((one["test"] for one in sent), Counts.zero())
+        floor = sum((one["test" + FLOOR] for one in sent), Counts.zero())
+        assert measured.classes("lesion").tolist() == exact.classes("lesion").tolist()
+        true, about, low = (auc_of_counts(one, "lesion") or 0 for one in (exact, measured, floor))
+        errors.append(about - true)
+        floors.append(low - true)
+        point, _ = federation_point(measured, 0.9, 0.95, floor=floor)
+        best, _ = federation_threshold(exact, 0.9, 0.95)
+        assert point.threshold <= best, "certified on the floor, so never above what the scores would give"
+        slopes.append(float(np.diff(CalibrationMap.of(point).logits(np.array([0.0, 1.0])))[0]))
+    assert -0.08 < np.mean(errors) < 0, "units at a group's ends are few, so that an even spread reads low"
+    assert np.min(errors) > -0.12
+    assert np.mean(floors) < -0.35
+    assert 0.9 < np.median(slopes) < 2.4
+
+
+def test_a_floor_without_its_ceiling_or_with_another_sites_is_refused() -> None:
+    one, other = (told("test", counts_of(draw(200, 300, seed)), 10) for seed in (1, 2))
+    with pytest.raises(ValueError, match="have no ceiling"):
+        understood({"test" + FLOOR: one["test" + FLOOR]})
+    with pytest.raises(ValueError, match="not of the same groups"):
+        understood({"test" + FLOOR: one["test" + FLOOR], "test" + CEILING: other["test" + CEILING]})
+
+
 @pytest.mark.parametrize("unit", UNITS)
-def test_suppressed_rows_are_the_rows_of_suppressed_counts(unit: Unit) -> None:
+def test_suppressed_rows_are_the_rows_of_what_is_understood(unit: Unit) -> None:
     scores = draw(250, 400, 3)
-    rows = suppress_rows(scores, unit, 10)
-    told = counts_of(rows).of("image")
-    np.testing.assert_array_equal(told, suppress(counts_of(scores), 10).of(unit))
+    rows = counts_of(suppress_rows(scores, unit, 10)).of("image")
+    np.testing.assert_array_equal(rows, understood(told("test", counts_of(scores), 10))["test"].of(unit))
 
 
 def test_no_minimum_changes_nothing() -> None:

@@ -39,11 +39,9 @@ def test_a_certificate_that_ends_soon_is_told(authority: Authority) -> None:
     assert "12 days from now; ask the coordinator to renew it" in found.sentence
 
 
-def test_a_server_without_http2_is_no_flower_server(authority: Authority) -> None:
+def test_a_server_of_http_1_is_what_the_coordinators_is(authority: Authority) -> None:
     with tls_server(authority.server(("localhost",)), protocols=("http/1.1",)) as port:
-        found = tried(port, authority.file)
-    assert found.level == "look"
-    assert "it offers no HTTP/2, which Flower speaks" in found.sentence
+        assert tried(port, authority.file).level == "fine"
 
 
 def test_a_grpc_server_is_what_a_superlink_is(authority: Authority) -> None:

@@ -146,7 +146,8 @@ def test_a_place_that_is_none_is_a_sentence(tmp_path: Path) -> None:
     ("text", "expected"),
     [
         (None, r"site\.yaml: the site file cannot be read \(No such file"),
-        ("", r"site\.yaml: site\.0: .*found null"),
+        ("", r"site\.yaml: is empty; expected a site file"),
+        ("name: w\nmin_cell: 10\nmin_cell: 1", r"site\.yaml: line 3: the key min_cell stands twice"),
         ("name: [", r"site\.yaml: is not valid YAML"),
         (
             "{name: w, source: simulatd}",

@@ -91,7 +91,6 @@ def _context(coordinator: Coordinator) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=str(ca))
     # gRPC, which nodes speak, does not ask for what RFC 5280 asks of a private CA beyond its signature.
     context.verify_flags &= ~ssl.VerifyFlags.VERIFY_X509_STRICT
-    context.set_alpn_protocols(["h2"])
     return context
 
 
@@ -115,14 +114,14 @@ def _handshake(coordinator: Coordinator, context: ssl.SSLContext, patience: floa
     with _connected(coordinator, patience) as plain:
         try:
             with context.wrap_socket(plain, server_hostname=coordinator.host) as secured:
-                protocol, version = secured.selected_alpn_protocol(), secured.version()
+                version = secured.version()
                 der = secured.getpeercert(binary_form=True)
         except ssl.SSLCertVerificationError as error:
             raise _InTheWay(_distrusted(coordinator, error, patience)) from None
         except (ssl.SSLError, OSError) as error:
             raise _InTheWay(_no_handshake(error, patience)) from None
     certificate = _Certificate.of(x509.load_der_x509_certificate(der or b""))
-    level, more = _remarks(certificate, protocol)
+    level, more = _remarks(certificate)
     signer = f"the CA in {coordinator.ca}" if coordinator.ca else "a CA that this machine trusts"
     return Finding(
         level,
@@ -132,12 +131,7 @@ def _handshake(coordinator: Coordinator, context: ssl.SSLContext, patience: floa
     )
 
 
-def _remarks(certificate: _Certificate, protocol: str | None) -> tuple[Level, str]:
-    if protocol != "h2":
-        return "look", (
-            "; but it offers no HTTP/2, which Flower speaks: ask whether this is the right port, and whether "
-            "a proxy stands in between"
-        )
+def _remarks(certificate: _Certificate) -> tuple[Level, str]:
     left = certificate.ends - datetime.now(UTC)
     if left < SOON:
         return "look", f", {left.days} days from now; ask the coordinator to renew it"

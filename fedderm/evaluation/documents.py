@@ -243,6 +243,8 @@ class SiteEvaluation(Document):
 
     site: str
     role: str
+    min_cell: int = 0
+    """Counts below it stay at the site; in a deployment the config does not know it."""
     splits: dict[str, SplitSize]
     diagnoses: dict[str, int]
     """Images by canonical diagnosis, all splits together."""

@@ -56,15 +56,16 @@ def site_seed(seed: int, site: str, purpose: str) -> np.random.SeedSequence:
 
 
 def federation_point(
-    counts: Counts, target: float, confidence: float, seed: int = 0
+    counts: Counts, target: float, confidence: float, seed: int = 0, *, floor: Counts | None = None
 ) -> tuple[OperatingPoint, Certificate]:
     """Return the federation's operating point from the summed calibration counts of the training sites.
 
-    The threshold is on a bin edge. Its certificate speaks of lesions like the pooled calibration lesions; a
+    ``floor``: the same where minimum cell sizes merge them (``disclosure``); the threshold is certified on
+    it. It is on a bin edge. Its certificate speaks of lesions like the pooled calibration lesions; a
     held-out site's are not, which is why sites recalibrate.
     """
     choice = choose_calibration(counts, IDENTITY, seed)
-    threshold, certificate = federation_threshold(counts, target, confidence)
+    threshold, certificate = federation_threshold(floor or counts, target, confidence)
     source = "The pooled calibration splits of the training sites."
     origin = f"{source} {certificate.sentence} Probabilities: {choice.sentence}."
     n, p = counts.n("lesion"), counts.positives("lesion")

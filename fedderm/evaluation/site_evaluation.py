@@ -77,6 +77,7 @@ def evaluate_site(
     found = SiteEvaluation(
         site=site,
         role=role,
+        min_cell=settings.min_cell,
         splits=dict(sizes),
         diagnoses=dict(diagnoses),
         federation_point=federation_point,

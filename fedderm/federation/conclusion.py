@@ -9,6 +9,7 @@ from flwr.app import ArrayRecord, Message
 
 from fedderm import __version__, messages
 from fedderm.evaluation.counts import UNITS, Counts
+from fedderm.evaluation.disclosure import FLOOR
 from fedderm.evaluation.documents import SiteEvaluation, Unit
 from fedderm.evaluation.long_format import CALIBRATION, POOLS, long_rows_of_federation, long_rows_of_site
 from fedderm.evaluation.recalibration import evaluate_federation
@@ -16,6 +17,7 @@ from fedderm.evaluation.replicates import COARSE_BINS, sum_replicates
 from fedderm.federation.roll_call import SiteCard
 from fedderm.federation.session import Session
 from fedderm.federation.standards import Standards, ask_standards
+from fedderm.federation.training import read_counts
 from fedderm.recipe import recipe_of
 from fedderm.weights import Arrays
 from sites.diagnoses import CLASSES
@@ -35,8 +37,9 @@ class _Conclusion:
     replicates: Mapping[str, Replicates]
 
     def by_split(self) -> dict[str, Counts]:
-        """Return the counts of the test and of the calibration split."""
-        return {"test": self.counts[self.evaluation.role], CALIBRATION: self.counts[CALIBRATION]}
+        """Return the counts of the test split, and those of the calibration split that certify."""
+        calibration = self.counts.get(CALIBRATION + FLOOR, self.counts[CALIBRATION])
+        return {"test": self.counts[self.evaluation.role], CALIBRATION: calibration}
 
 
 def conclude(session: Session, cards: Sequence[SiteCard], arrays: ArrayRecord) -> None:
@@ -142,7 +145,7 @@ def _read(message: Message) -> _Conclusion:
             )
     return _Conclusion(
         SiteEvaluation.model_validate_json(document),
-        {pool: Counts.from_array(counts) for pool, counts in messages.read_counts(message).items()},
+        read_counts(message),
         {
             pool: {unit: drawn[f"{pool}.{unit}"] for unit in UNITS if f"{pool}.{unit}" in drawn}
             for pool in POOLS

@@ -51,6 +51,7 @@ def roll_call(session: Session) -> list[SiteCard]:
         member = Member(ids[stranger], name, details["num_examples"], details.get("effective"))
         cards.append(SiteCard(member, str(details["role"]), details))
     _refuse_overlaps(fingerprints)
+    _tell_roles(session, cards)
     order = {site.name: position for position, site in enumerate(session.experiment.sites)}
     strategy = session.experiment.strategy.name
     unlisted = sorted(set(fingerprints) - set(order))
@@ -60,6 +61,18 @@ def roll_call(session: Session) -> list[SiteCard]:
             "keeps what; list it in the config, under the name that its site file gives it"
         )
     return sorted(cards, key=lambda card: (order.get(card.member.name, len(order)), card.member.name))
+
+
+def _tell_roles(session: Session, cards: Sequence[SiteCard]) -> None:
+    """Warn of a site that takes part in another role than the config gives it: the hospital decides."""
+    wanted = {site.name: site.role for site in session.experiment.sites}
+    for card in cards:
+        name = card.member.name
+        if wanted.get(name, card.role) != card.role:
+            session.observer.warn(
+                f"site {name} takes part with role: {card.role}, as its own site file says, and not with "
+                f"role: {wanted[name]} of the config; change the config, or ask the hospital"
+            )
 
 
 def _said(node: str, text: str) -> str:

@@ -7,12 +7,14 @@ from flwr.app import ArrayRecord, Message
 
 from fedderm import messages
 from fedderm.evaluation.counts import Counts
+from fedderm.evaluation.disclosure import FLOOR
 from fedderm.evaluation.documents import Certificate, OperatingPoint
 from fedderm.evaluation.informed import FederationEvidence, federation_evidence
 from fedderm.evaluation.recalibration import federation_point
 from fedderm.evaluation.shift_reference import ShiftReference, reference_of
 from fedderm.federation.roll_call import SiteCard, teaching
 from fedderm.federation.session import Session
+from fedderm.federation.training import calibration_counts, read_counts
 from fedderm.settings import EvaluationSettings
 from fedderm.weights import Arrays
 
@@ -25,8 +27,8 @@ class Standards:
 
     point: OperatingPoint
     certificate: Certificate
-    counts: Mapping[str, Counts]
-    """Training site to the counts of its calibration split."""
+    floors: Mapping[str, Counts]
+    """Training site to the counts of its calibration split, as a floor where it merges small cells."""
     reference: ShiftReference | None
     """What the training sites look like; None where none sent features."""
     settings: EvaluationSettings
@@ -34,7 +36,7 @@ class Standards:
     def evidence(self, without: str | None = None) -> FederationEvidence:
         """Return what the training sites' malignant lesions say about thresholds elsewhere."""
         return federation_evidence(
-            self.counts, self.settings.target_sensitivity, self.settings.confidence, without=without
+            self.floors, self.settings.target_sensitivity, self.settings.confidence, without=without
         )
 
     def evidence_for(self, card: SiteCard) -> FederationEvidence:
@@ -64,19 +66,20 @@ def ask_standards(session: Session, cards: Sequence[SiteCard], arrays: ArrayReco
     for sentence in answers.missing.values():
         session.observer.warn(sentence)
     answers.require(session.experiment.strategy.quorum, title)
-    counts = {name: told[0] for name, told in answers.found.items()}
-    features = {name: told[1] for name, told in answers.found.items() if told[1]}
+    told = {name: one[0] for name, one in answers.found.items()}
+    counts = {name: calibration_counts({name: one}) for name, one in told.items()}
+    floors = {name: calibration_counts({name: one}, FLOOR) for name, one in told.items()}
+    features = {name: one[1] for name, one in answers.found.items() if one[1]}
     point, certificate = federation_point(
         sum(counts.values(), Counts.zero()),
         settings.target_sensitivity,
         settings.confidence,
         session.experiment.seed,
+        floor=sum(floors.values(), Counts.zero()),
     )
     reference = reference_of(counts, features) if features else None
-    return Standards(point, certificate, counts, reference, settings)
+    return Standards(point, certificate, floors, reference, settings)
 
 
-def _read(message: Message) -> tuple[Counts, Arrays]:
-    counts = messages.read_counts(message)
-    found = Counts.from_array(counts[_SPLIT]) if _SPLIT in counts else Counts.zero()
-    return found, messages.read_features(message)
+def _read(message: Message) -> tuple[dict[str, Counts], Arrays]:
+    return read_counts(message), messages.read_features(message)

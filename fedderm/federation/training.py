@@ -10,6 +10,7 @@ from flwr.serverapp.strategy import Strategy
 
 from fedderm import messages
 from fedderm.evaluation.counts import Counts
+from fedderm.evaluation.disclosure import FLOOR, understood
 from fedderm.evaluation.long_format import PERSONAL, LongRow, long_rows_of_counts
 from fedderm.evaluation.recalibration import federation_point
 from fedderm.federation.head_start import fed3r_round, start_heads
@@ -137,7 +138,7 @@ def evaluate_counts(
         messages.EVALUATE,
         members,
         arrays,
-        _read_counts,
+        read_counts,
         private=states,
         splits=splits,
         views=views,
@@ -147,8 +148,9 @@ def evaluate_counts(
     return answers
 
 
-def _read_counts(message: Message) -> dict[str, Counts]:
-    return {split: Counts.from_array(one) for split, one in messages.read_counts(message).items()}
+def read_counts(message: Message) -> dict[str, Counts]:
+    """Return the counts of a reply by split, and ``split-floor`` where the site merges small cells."""
+    return understood({name: Counts.from_array(one) for name, one in messages.read_counts(message).items()})
 
 
 def _evaluate_round(
@@ -170,10 +172,16 @@ def _evaluate_round(
     answers.require(0.0, title)
     found = answers.found
     roles = {card.member.name: card.role for card in cards}
+    taught = {
+        one.member.name: found[one.member.name]
+        for one in teaching(session, cards)
+        if one.member.name in found
+    }
     point, _ = federation_point(
-        calibration_counts(found, {one.member.name for one in teaching(session, cards)}),
+        calibration_counts(taught),
         experiment.evaluation.target_sensitivity,
         experiment.evaluation.confidence,
+        floor=calibration_counts(taught, FLOOR),
     )
     rows: list[LongRow] = []
     pools: dict[str, Counts] = {}
@@ -192,10 +200,10 @@ def _evaluate_round(
     return rows, answers.missing
 
 
-def calibration_counts(found: dict[str, dict[str, Counts]], sites: set[str]) -> Counts:
-    """Return the summed calibration counts of ``sites``: those that the model learns from."""
-    parts = [splits.get("calibration", Counts.zero()) for name, splits in found.items() if name in sites]
-    return sum(parts, Counts.zero())
+def calibration_counts(found: Mapping[str, Mapping[str, Counts]], side: str = "") -> Counts:
+    """Return the summed calibration counts of sites; with ``FLOOR`` the floor, of sites that merge theirs."""
+    zero, name = Counts.zero(), "calibration"
+    return sum((told.get(name + side, told.get(name, zero)) for told in found.values()), zero)
 
 
 def build_strategy(settings: StrategySettings) -> Strategy:

@@ -121,7 +121,7 @@ def _excluded(run: RunFolder) -> str:
 
 
 def _shown(run: RunFolder, name: str, number: int) -> str:
-    smallest = int(run.settings_of(name).get("min_cell") or 0)
+    smallest = run.min_cell_of(name)
     return f"under {smallest}" if 0 < number < smallest else count(number)
 
 

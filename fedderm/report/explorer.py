@@ -192,7 +192,7 @@ def _site_row(run: RunFolder, name: str) -> ExplorerRow:
         test=counts["test"],
         calibration=counts.get("calibration"),
         map=CalibrationMap.of(site.site_point),
-        min_cell=int(run.settings_of(name).get("min_cell") or 0),
+        min_cell=run.min_cell_of(name),
     )
 
 

@@ -53,6 +53,20 @@ class RunFolder:
         listed = self.config.get("sites") or []
         return next((dict(entry) for entry in listed if entry.get("name") == site), {})
 
+    def rounds_trained(self, site: str) -> int:
+        """Return in how many rounds a site's update was part of the model; of an unknown history, in all."""
+        history = self.state.get("history") or []
+        if not any(entry.get("sites") for entry in history):
+            return int(self.state.get("round") or len(history))
+        if self.config.get("baseline") == "pooled":
+            return len(history)
+        return sum(site in entry.get("sites", {}) for entry in history)
+
+    def min_cell_of(self, site: str) -> int:
+        """Return a site's minimum cell size: what it said itself, or, in an older run, the config."""
+        told = self.sites.get(site)
+        return (told.min_cell if told else 0) or int(self.settings_of(site).get("min_cell") or 0)
+
 
 def at_lesion_level(by_unit: dict[Any, Performance]) -> Performance | None:
     """Return the lesion-level numbers; the image-level ones where lesions were not evaluated; else None."""

@@ -34,6 +34,9 @@ class SiteCard:
     """The contact sheet as a data URI."""
     sheet_size: tuple[int, int] | None
     min_cell: int
+    rounds: int
+    rounds_trained: int
+    """In how many of the run's rounds its update was part of the model."""
     anchor: int
     """The card's number in the page, for links: a name may hold anything."""
 
@@ -84,7 +87,9 @@ def _card(run: RunFolder, site: SiteEvaluation, sheet: Path | None, budget: int,
         source=str(settings.get("source", "")),
         sheet=uri,
         sheet_size=dimensions,
-        min_cell=int(settings.get("min_cell") or 0),
+        min_cell=run.min_cell_of(site.site),
+        rounds=len(run.state.get("history") or []),
+        rounds_trained=run.rounds_trained(site.site),
         anchor=anchor,
     )
 

@@ -68,9 +68,14 @@ def _what_was_done(run: RunFolder) -> str:
             f"updates of all {plural(len(trained), 'training site')}; {plural(tested, 'other site')} only "
             "tested it."
         )
+    idle = [site.site for site in trained if not run.rounds_trained(site.site)]
+    trained = [site for site in trained if site.site not in idle]
+    lesions = sum(site.splits["train"].lesions for site in trained if "train" in site.splits)
     pooled = run.config.get("baseline") == "pooled"
     how = "from their images in one place (the pooled baseline)" if pooled else "without pooling their images"
     apart = f"; {plural(len(held_out), 'further site')} only tested it" if held_out else ""
+    if idle:
+        apart += f"; {listing(idle)} took no part in any round"
     return (
         f"{plural(len(trained), 'site')} with {plural(lesions, 'lesion')} trained one model in "
         f"{plural(rounds, 'round')} {how}{apart}."
