@@ -94,6 +94,8 @@ class TrainingSettings(Settings):
     """Weight of the MEL/SCC/BCC loss beside the triage loss."""
     pattern_weight: Annotated[float, Field(ge=0)] = 1.0
     """Weight of the loss of BCC and patterns beside the scheme's, of a model with patterns."""
+    diagnosis_weight: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of the cross entropy over diagnoses beside the scheme's, of a model with that head."""
     augmentation: AugmentationSettings = AugmentationSettings()
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto: bfloat16 autocast on a GPU, float32 on a CPU."""
