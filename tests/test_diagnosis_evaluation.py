@@ -9,8 +9,8 @@ from fedderm.evaluation.diagnosis import (
     confusion_of,
     draw_rows,
     evaluate_diagnoses,
+    lesion_shares,
     merged,
-    named_lesions,
     pool_performance,
 )
 from fedderm.evaluation.documents import DiagnosisEvaluation
@@ -107,7 +107,7 @@ def test_cells_are_merged_as_written() -> None:
 
 def test_a_lesion_is_the_mean_of_its_images_probabilities_not_of_their_logits() -> None:
     logits = np.array([[10.0, 0, 0, 0], [0, 1.0, 0, 0], [0, 1.0, 0, 0]])
-    found = named_lesions(logits, np.array([1, 1, 1]), np.array(["a", "a", "a"]))
+    found = lesion_shares(logits, np.array([1, 1, 1]), np.array(["a", "a", "a"])).named()
     # P(0): 0.9999, 0.175, 0.175 make 0.45; P(1): 0, 0.475, 0.475 make 0.32.
     assert found.told.tolist() == [0]
     assert found.truth.tolist() == [1]

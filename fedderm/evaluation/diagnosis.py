@@ -40,16 +40,30 @@ def named_images(logits: Floats, labels: Ints, lesions: NDArray[np.str_]) -> Nam
     return Named(labels[known], logits[known].argmax(axis=1), lesions[known])
 
 
-def named_lesions(logits: Floats, labels: Ints, lesions: NDArray[np.str_]) -> Named:
-    """Return the lesions that have a label, sorted by id: the likeliest by the mean of their images'
-    probabilities."""
+class LesionShares(NamedTuple):
+    """Mean probabilities of L lesions."""
+
+    lesion: NDArray[np.str_]
+    """``(L,)`` ids, sorted."""
+    truth: Ints
+    """``(L,)`` index among K."""
+    probability: Floats
+    """``(L, K)`` the means over a lesion's images."""
+
+    def named(self) -> Named:
+        """Return the lesions with their likeliest diagnosis."""
+        return Named(self.truth, self.probability.argmax(axis=1), self.lesion)
+
+
+def lesion_shares(logits: Floats, labels: Ints, lesions: NDArray[np.str_]) -> LesionShares:
+    """Return the mean probabilities of the lesions that have a label: ``logits`` (N, K), ``labels`` (N,)."""
     known = labels >= 0
     ids, first, place, sizes = np.unique(
         lesions[known], return_index=True, return_inverse=True, return_counts=True
     )
     summed = np.zeros((len(ids), logits.shape[1]))
     np.add.at(summed, place, softmax(logits[known], axis=1))
-    return Named(labels[known][first], (summed / sizes[:, None]).argmax(axis=1), ids)
+    return LesionShares(ids, labels[known][first], summed / sizes[:, None])
 
 
 def evaluate_diagnoses(
@@ -66,7 +80,7 @@ def evaluate_diagnoses(
     """
     found: dict[str, dict[Unit, DiagnosisPerformance]] = {}
     for (split, given), own in zip(splits.items(), seed.spawn(len(splits)), strict=True):
-        lesions, images = named_lesions(*given), named_images(*given)
+        lesions, images = lesion_shares(*given).named(), named_images(*given)
         visible = np.bincount(lesions.truth, minlength=len(names)) >= max(min_cell, 1)
         kept = _keep(lesions, visible)
         units: dict[Unit, Named] = {"image": _keep(images, visible), "lesion": kept}
