@@ -35,8 +35,8 @@ def assign_fold(table: pd.DataFrame, fractions: SplitFractions, fold: Slice, see
     """Return the table with ``split``, of one of ``fold.of`` folds: a lesion is in one fold's test split.
 
     Folds are dealt as splits are, by lesion and patient and diagnosis by diagnosis, and follow from the seed;
-    the other folds' lesions become train and calibration in proportion to their ``fractions``. Raises SiteError
-    as ``assign`` does.
+    the other folds' lesions become train and calibration in proportion to ``fractions``. Raises SiteError as
+    ``assign`` does.
     """
     names = [str(index) for index in range(fold.of)]
     dealt = _allocate(table, dict.fromkeys(names, 1 / fold.of), seed)

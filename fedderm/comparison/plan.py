@@ -226,8 +226,8 @@ def _check_diagnoses(cells: Sequence[Cell]) -> None:
     schemes = {cell.experiment.model.diagnoses for cell in cells} - {"none"}
     if len(schemes) > 1:
         raise ValueError(
-            "compare: model.diagnoses is seven in some arms and eleven in others, whose F1 cannot be compared; "
-            "choose one"
+            "compare: model.diagnoses is seven in some arms and eleven in others, whose F1 cannot be "
+            "compared; choose one"
         )
 
 

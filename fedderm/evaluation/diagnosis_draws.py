@@ -1,12 +1,14 @@
 """Macro-F1 of many models on the same lesions: by site, over pooled sites, and the gap between home and away.
 
-All models of a site see the same draws of its lesions. Confusion matrices add up over sites, draw by draw, so
-that a pool's interval is that of its sites' lesions. The gap is Rashid et al.'s (2026): macro-F1 at one source
-less that at the others, here over the diagnoses that both have, since a source without VASC cannot fail at it.
+All models of a site see the same draws of its lesions. Confusion matrices add up over sites, draw by draw,
+so that a pool's interval is that of its sites' lesions. The gap is Rashid et al.'s (2026): macro-F1 at one
+source less that at the others, here over the diagnoses that both have: a source without VASC cannot fail at
+it.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,11 +42,13 @@ class Confusions:
         return np.asarray(self.value.sum(axis=1) > 0)
 
 
+Model = TypeVar("Model", bound=Hashable)
+
 Measured = tuple[float, Floats]
 """A number of one model, and ``(B,)`` the same under draws of lesions."""
 
 
-def draw_confusions[Model: Hashable](
+def draw_confusions(
     models: Mapping[Model, Named], number: int, resamples: int, seed: np.random.SeedSequence
 ) -> dict[Model, Confusions]:
     """Return the confusion matrices of ``models`` on one site's lesions, and under shared draws of them.
@@ -76,7 +80,7 @@ def measures(confusions: Confusions, names: Sequence[str]) -> dict[str, Measured
         name: (float(value["overall"][place]), drawn["overall"][:, place])
         for place, name in enumerate(("macro_f1", "accuracy"))
     }
-    for place in np.flatnonzero(confusions.present):
+    for place in np.flatnonzero(confusions.present).tolist():
         found[f"f1 {names[place]}"] = (float(value["f1"][place]), drawn["f1"][:, place])
     return found
 
