@@ -88,7 +88,7 @@ def test_means_and_differences_are_taken_draw_by_draw() -> None:
 
 
 def test_intervals_of_differences_hold_zero_where_models_are_alike() -> None:
-    """40 comparisons of models that are equally good, three seeds each: 95 % hold 0, 34 or more almost surely."""
+    """40 comparisons of models that are equally good, three seeds each: 95 % hold 0."""
     held = 0
     for trial in range(40):
         models = {(arm, seed): named(1000 * trial + 10 * seed + arm) for arm in (0, 1) for seed in range(3)}
@@ -98,7 +98,7 @@ def test_intervals_of_differences_hold_zero_where_models_are_alike() -> None:
         }
         apart = over_seeds([less(drawn[0, seed], drawn[1, seed]) for seed in range(3)], 300, -1.0)
         held += apart.lower <= 0 <= apart.upper
-    assert held >= 34
+    assert held >= 34  # fewer has a chance of 0.3 %
 
 
 def test_what_a_cell_writes_is_read_again_and_damage_is_told(tmp_path) -> None:
