@@ -8,14 +8,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from fedderm.batches import Batch
 from fedderm.devices import autocast, random_state, restore_random_state
-from fedderm.losses import image_losses
+from fedderm.losses import FurtherLabels, image_losses
 from fedderm.memory_limits import MemoryLimit, fits
 from fedderm.model.dropout import dropouts
 from fedderm.model.heads import Heads, Logits
 from fedderm.training_settings import TrainingSettings
 
-_Labels = tuple[Tensor, Tensor, Tensor | None]
-"""Of a batch: classes (B,), terms (B, 6), pattern labels (B, 7)."""
+_Labels = tuple[Tensor, Tensor, FurtherLabels]
+"""Of a batch: classes (B,), terms (B, 6), labels of further heads."""
 
 
 class BatchGradient:
@@ -42,8 +42,10 @@ class BatchGradient:
         """Return how many images of a batch of ``count`` go through the network at a time."""
         return count if self._indivisible else self._limit.largest(count)
 
-    def add(self, batch: Batch, classes: Tensor, terms: Tensor, patterns: Tensor | None = None) -> Tensor:
-        """Add the gradient for ``classes`` (B,), ``terms`` (B, 6) and ``patterns`` (B, 7) of the loss.
+    def add(
+        self, batch: Batch, classes: Tensor, terms: Tensor, further: FurtherLabels = FurtherLabels()
+    ) -> Tensor:
+        """Add the gradient for ``classes`` (B,), ``terms`` (B, 6) and ``further`` labels of the loss.
 
         Gradients that are there already are lost where memory gives out. Return the batch's mean loss and
         its triage loss, (2,) in float64 on the device. Raises ValueError where memory does not hold one
@@ -54,7 +56,7 @@ class BatchGradient:
         while True:
             parts = [slice(0, count)] if self._indivisible else self._limit.parts(count)
             losses: list[Tensor] = []
-            if fits(lambda: self._work_off(batch, (classes, terms, patterns), parts, losses)):  # noqa: B023
+            if fits(lambda: self._work_off(batch, (classes, terms, further), parts, losses)):  # noqa: B023
                 return torch.stack(losses).sum(dim=0)
             losses.clear()
             self._model.zero_grad(set_to_none=True)
@@ -95,12 +97,12 @@ class BatchGradient:
 
     def _losses(self, logits: Logits, rows: slice | Tensor, labels: _Labels) -> tuple[Tensor, ...]:
         """Return the triage loss and the whole loss of ``logits`` for the labels at ``rows``, (b,) each."""
-        classes, terms, patterns = labels
+        classes, terms, further = labels
         return image_losses(
             self._model.scheme,
             logits,
             classes[rows],
             terms[rows],
             self._settings,
-            None if patterns is None else patterns[rows],
+            further.part(rows),
         )

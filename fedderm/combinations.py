@@ -66,8 +66,8 @@ def _objections(experiment: Experiment) -> Iterator[str]:
         yield from _privacy_objections(experiment)
     if name == "fed3r":
         yield from _fed3r_objections(experiment)
-    if experiment.model.patterns:
-        yield from _pattern_objections(experiment)
+    if experiment.model.patterns or experiment.model.diagnoses != "none":
+        yield from _further_head_objections(experiment)
     yield from _robust_objections(experiment)
 
 
@@ -130,14 +130,18 @@ def _fed3r_objections(experiment: Experiment) -> Iterator[str]:
         yield "images weigh as often as they are drawn, so set strategy.weighting: examples"
 
 
-def _pattern_objections(experiment: Experiment) -> Iterator[str]:
-    """Who fits or clips heads without knowing of pattern heads."""
-    if experiment.strategy.name == "fed3r":
-        yield "it fits the scheme's heads alone; set model.patterns to false"
-    if experiment.training.head_start != "none":
-        yield "training.head_start fits the scheme's heads alone; leave out it or model.patterns"
-    if experiment.training.privacy is not None:
-        yield "training.privacy is not made for pattern labels; leave out it or model.patterns"
+def _further_head_objections(experiment: Experiment) -> Iterator[str]:
+    """Who fits or clips heads without knowing of those beside the scheme's."""
+    model = experiment.model
+    heads = [("model.patterns", "pattern labels", "false")] if model.patterns else []
+    heads += [("model.diagnoses", "labels of diagnoses", "none")] if model.diagnoses != "none" else []
+    for setting, labels, nothing in heads:
+        if experiment.strategy.name == "fed3r":
+            yield f"it fits the scheme's heads alone; set {setting} to {nothing}"
+        if experiment.training.head_start != "none":
+            yield f"training.head_start fits the scheme's heads alone; leave out it or {setting}"
+        if experiment.training.privacy is not None:
+            yield f"training.privacy is not made for {labels}; leave out it or {setting}"
 
 
 def _has_batch_norm(experiment: Experiment) -> bool:

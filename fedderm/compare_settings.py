@@ -19,8 +19,11 @@ class CompareSettings(BaseModel):
     seeds: Annotated[list[Seed], Field(min_length=1)]
     """Of training: initial weights and draws. The data's seed, of splits and simulated centres, stays the
     experiment's."""
-    protocol: Literal["fixed", "leave_one_site_out"] = "fixed"
-    """leave_one_site_out: each site in turn is held out while all others train."""
+    protocol: Literal["fixed", "leave_one_site_out", "lesion_folds"] = "fixed"
+    """leave_one_site_out: each site in turn is held out while all others train. lesion_folds:
+    cross-validation, each of ``folds`` parts of every site's lesions is tested in turn."""
+    folds: Annotated[int, Field(ge=2, le=20)] | None = None
+    """Of lesion_folds; None: 5."""
     leave_out: Annotated[list[str], Field(min_length=1)] | None = None
     """Sites that are left out in turn; None: all. A held-out site that is not among them stays held out
     throughout."""
@@ -51,6 +54,8 @@ class CompareSettings(BaseModel):
                 raise ValueError(f"{key}: {twice[0]} stands twice; name each once")
         if self.leave_out is not None and self.protocol != "leave_one_site_out":
             raise ValueError("leave_out belongs to protocol: leave_one_site_out; set it or remove leave_out")
+        if self.folds is not None and self.protocol != "lesion_folds":
+            raise ValueError("folds belongs to protocol: lesion_folds; set it or remove folds")
         return self
 
     @model_validator(mode="after")

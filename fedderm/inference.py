@@ -43,6 +43,8 @@ class ImageScores(NamedTuple):
     """``(n, F)`` what the triage head sees: the pooled features of its trunk."""
     patterns: Floats | None = None
     """``(n, 8)`` logits of BCC and seven patterns; None of a model without them."""
+    diagnoses: Floats | None = None
+    """``(n, K)`` logits of a softmax over diagnoses; None of a model without that head."""
 
 
 def predict_logits(
@@ -67,6 +69,7 @@ def score_images(
     model.eval()
     triage, differential = [np.empty(0)], [np.empty((0, 3))]
     patterns: list[Floats] = []
+    diagnoses: list[Floats] = []
     features = [np.empty((0, model.triage.in_features), np.float32)]
 
     def score(part: slice) -> None:
@@ -79,6 +82,8 @@ def score_images(
             differential.append(logits.differential.double().cpu().numpy())
         if logits.patterns is not None:
             patterns.append(logits.patterns.double().cpu().numpy())
+        if logits.diagnoses is not None:
+            diagnoses.append(logits.diagnoses.double().cpu().numpy())
         features.append(looked_at)
 
     limit = MemoryLimit(model, "scoring", side_of(images), precision)
@@ -90,6 +95,7 @@ def score_images(
         np.concatenate(differential) if has_differential else None,
         np.concatenate(features),
         np.concatenate(patterns) if patterns else None,
+        np.concatenate(diagnoses) if diagnoses else None,
     )
 
 
@@ -164,8 +170,6 @@ def _mean(views: list[Logits]) -> Logits:
     triage = torch.stack([view.triage.float() for view in views]).mean(dim=0)
     differentials = [view.differential.float() for view in views if view.differential is not None]
     patterns = [view.patterns.float() for view in views if view.patterns is not None]
-    return Logits(
-        triage,
-        torch.stack(differentials).mean(dim=0) if differentials else None,
-        torch.stack(patterns).mean(dim=0) if patterns else None,
-    )
+    diagnoses = [view.diagnoses.float() for view in views if view.diagnoses is not None]
+    further = (torch.stack(one).mean(dim=0) if one else None for one in (differentials, patterns, diagnoses))
+    return Logits(triage, *further)

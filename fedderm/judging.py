@@ -7,9 +7,11 @@ import numpy as np
 
 from fedderm.evaluation.bcc_rule import evaluate_patterns
 from fedderm.evaluation.counts import Counts, counts_of
+from fedderm.evaluation.diagnosis import evaluate_diagnoses
 from fedderm.evaluation.disclosure import folded, told
 from fedderm.evaluation.documents import (
     WITH_PRIOR,
+    DiagnosisEvaluation,
     OperatingPoint,
     PatternEvaluation,
     PersonalEvaluation,
@@ -29,6 +31,7 @@ from fedderm.model.heads import Heads
 from fedderm.node import LocalSite, Seen
 from fedderm.recipe import Terms
 from fedderm.site_method import SiteMethod
+from sites.diagnosis_schemes import NAMES
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,11 @@ def judge(
         shift=_shift(site, calibration, frame, terms),
         settings=_settings(site, terms),
     )
-    evaluation = evaluation.model_copy(update={"patterns": _patterns(site, test)})
+    further = {
+        "patterns": _patterns(site, test),
+        "diagnosis_head": _diagnoses(site, {"calibration": calibration, "test": test}, terms),
+    }
+    evaluation = evaluation.model_copy(update=further)
     pools = _pools(site, test.scores, terms)
     shown: dict[str, Counts] = {}
     for pool, one in {**pools, CALIBRATION: folded(calibration.scores, site.settings.min_cell)}.items():
@@ -110,6 +117,20 @@ def _patterns(site: LocalSite, test: Seen) -> PatternEvaluation | None:
     labels = site.patterns(site.rows("test"))
     scores, min_cell = test.scores, site.settings.min_cell
     return evaluate_patterns(test.patterns, scores.truth, labels, scores.lesion, min_cell)
+
+
+def _diagnoses(site: LocalSite, seen: Mapping[str, Seen], terms: Terms) -> DiagnosisEvaluation | None:
+    """Return what the head of diagnoses is worth on each split that has images, of a model that has one."""
+    found = {}
+    for split, one in seen.items():
+        labels = site.named(site.rows(split))
+        if labels is not None and one.diagnoses is not None:
+            found[split] = (one.diagnoses, labels, one.scores.lesion)
+    if not found:
+        return None
+    seed = site_seed(terms.seed, site.settings.name, "diagnoses")
+    names = NAMES[site.diagnosis_scheme]
+    return evaluate_diagnoses(found, names, terms.evaluation.bootstrap, seed, site.settings.min_cell)
 
 
 def _settings(site: LocalSite, terms: Terms) -> EvaluationSettings:

@@ -39,6 +39,19 @@ def class_shifts(drawn: Floats, settings: TrainingSettings) -> Floats:
         return np.asarray(tau * np.log(drawn / drawn.sum(axis=-1, keepdims=True)))
 
 
+def diagnosis_shifts(drawn: Floats, settings: TrainingSettings) -> Floats:
+    """Return what is added to the logits of K diagnoses, (n, K), for ``drawn`` (n, K) of each image's site.
+
+    As of the scheme's own heads: a rare diagnosis is not unlikely for being rare, and one that a site lacks
+    is left alone there. 0 for images of a site that draws no labelled one: a softmax over nothing has
+    no value.
+    """
+    shifts = np.zeros_like(drawn, dtype=np.float64)
+    some = drawn.sum(axis=1) > 0
+    shifts[some] = class_shifts(drawn[some], settings)
+    return shifts
+
+
 def logit_shifts(drawn: Floats, scheme: Scheme, settings: TrainingSettings) -> Floats:
     """Return what is added to the triage logit and to the three malignant logits, (n, 4).
 

@@ -1,5 +1,7 @@
 """The loss of each image of a batch, of the three schemes."""
 
+from typing import NamedTuple, Self
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -7,6 +9,22 @@ from torch import Tensor
 from fedderm.model.heads import Logits
 from fedderm.pattern_losses import pattern_losses
 from fedderm.training_settings import LossSettings, TrainingSettings
+from sites.diagnosis_schemes import NO_LABEL
+
+
+class FurtherLabels(NamedTuple):
+    """What heads beside the scheme's learn of a batch; None where no image of the training set has any."""
+
+    patterns: Tensor | None = None
+    """``(B, 7)`` 1, 0 or NaN where there is no label."""
+    diagnoses: Tensor | None = None
+    """``(B,)`` index among the K diagnoses, -1 where there is no label."""
+    diagnosis_shifts: Tensor | None = None
+    """``(B, K)`` what is added to an image's logits in the loss (fedderm.label_skew)."""
+
+    def part(self, rows: slice | Tensor) -> Self:
+        """Return the labels of a part of the batch, or at places in it."""
+        return type(self)(*(None if one is None else one[rows] for one in self))
 
 
 def image_losses(
@@ -15,17 +33,33 @@ def image_losses(
     classes: Tensor,
     terms: Tensor,
     settings: TrainingSettings,
-    patterns: Tensor | None = None,
+    further: FurtherLabels = FurtherLabels(),
 ) -> tuple[Tensor, Tensor]:
     """Return the triage loss and the whole loss of each image, (B,) in float32.
 
-    ``classes`` (B,): 0..3; ``terms`` (B, 6): of ``label_skew.loss_terms``; ``patterns`` (B, 7): labels for a
-    model with pattern heads, NaN where there are none.
+    ``classes`` (B,): 0..3; ``terms`` (B, 6): of ``label_skew.loss_terms``; ``further``: labels of the model's
+    further heads.
     """
     triage, loss = _scheme_losses(scheme, logits, classes, terms, settings)
-    if logits.patterns is None:
-        return triage, loss
-    return triage, loss + settings.pattern_weight * pattern_losses(logits.patterns, classes, patterns)
+    if logits.patterns is not None:
+        found = pattern_losses(logits.patterns, classes, further.patterns)
+        loss = loss + settings.pattern_weight * found
+    if logits.diagnoses is not None and further.diagnoses is not None:
+        found = _diagnosis_losses(
+            logits.diagnoses, further.diagnoses, further.diagnosis_shifts, settings.loss
+        )
+        loss = loss + settings.diagnosis_weight * found
+    return triage, loss
+
+
+def _diagnosis_losses(
+    logits: Tensor, labels: Tensor, shifts: Tensor | None, settings: LossSettings
+) -> Tensor:
+    """Return the loss (B,) of ``logits`` (B, K) in float32, 0 where an image has no label."""
+    added = logits.float() if shifts is None else logits.float() + shifts
+    # Neither loss nor gradient where the label is NO_LABEL: an image's class stands in for nothing here.
+    found = F.cross_entropy(added, labels, reduction="none", ignore_index=NO_LABEL)
+    return _curve(found, settings)
 
 
 def _scheme_losses(
@@ -33,7 +67,7 @@ def _scheme_losses(
 ) -> tuple[Tensor, Tensor]:
     """Return the triage loss and the loss of the scheme's heads, (B,) each."""
     malignant = (classes > 0).float()
-    triage_logit, differential, _ = shifted(scheme, logits, terms)
+    triage_logit, differential, *_ = shifted(scheme, logits, terms)
     plain = F.binary_cross_entropy_with_logits(triage_logit, malignant, reduction="none")
     first, last = terms[:, 4], terms[:, 5]
     triage = first * _curve(plain, settings.loss)

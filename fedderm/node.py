@@ -31,6 +31,7 @@ from fedderm.weights import Arrays
 from sites.annotations import pattern_labels
 from sites.cache import PixelSettings, open_cache
 from sites.catalogue import Site, load_site
+from sites.diagnosis_schemes import NAMES, DiagnosisScheme, diagnosis_labels
 from sites.salted import salted
 from sites.site import SiteSettings
 
@@ -60,6 +61,8 @@ class LocalSite:
     notes: tuple[str, ...]
     frozen: CachedSite | None = None
     """Where features of a frozen trunk are kept; None: models are shown pixels."""
+    diagnosis_scheme: DiagnosisScheme = "none"
+    """What the model's head of diagnoses tells apart."""
 
     @cached_property
     def images(self) -> Images:
@@ -81,8 +84,10 @@ class LocalSite:
     def train_set(self, settings: TrainingSettings) -> TrainSet:
         """Return the images this site trains on; raises ValueError naming the site where it cannot."""
         rows, images = self.rows("train"), self.images
+        named = self.named(rows)
+        diagnoses = None if named is None else (named, len(NAMES[self.diagnosis_scheme]))
         try:
-            return site_train_set(images, rows, self._classes(rows), settings, self.patterns(rows))
+            return site_train_set(images, rows, self._classes(rows), settings, self.patterns(rows), diagnoses)
         except ValueError as error:
             raise ValueError(f"site {self.settings.name}: {error}") from error
 
@@ -97,12 +102,18 @@ class LocalSite:
         )
         lesions = self.table["lesion_id"].to_numpy(dtype=str)[rows]
         scores = Scores(found.triage, named, self._classes(rows), lesions)
-        return Seen(scores, found.features, found.patterns)
+        return Seen(scores, found.features, found.patterns, found.diagnoses)
 
     def patterns(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float64] | None:
         """Return the labels (n, 7) of dermoscopic patterns, NaN where there are none; None: of no image."""
         found = pattern_labels(self.table.iloc[rows])
         return None if np.isnan(found).all() else found
+
+    def named(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64] | None:
+        """Return the diagnoses (n,) of ``rows`` among those of the model's head; None: it has none."""
+        if self.diagnosis_scheme == "none":
+            return None
+        return diagnosis_labels(self.table.iloc[rows], self.diagnosis_scheme)
 
     def attributes(self, split: str) -> dict[str, npt.NDArray[np.str_]]:
         """Return the levels of a split's images by attribute, each (n,), "" where not recorded.
@@ -142,6 +153,8 @@ class Seen(NamedTuple):
     """``(n, F)`` pooled features of the trunk."""
     patterns: npt.NDArray[np.float64] | None = None
     """``(n, 8)`` logits of BCC and seven patterns, of a model that has them."""
+    diagnoses: npt.NDArray[np.float64] | None = None
+    """``(n, K)`` logits of diagnoses, of a model with that head."""
 
 
 def _size(part: pd.DataFrame) -> SplitSize:
@@ -179,7 +192,8 @@ def _open_site(
         table = table.assign(split=table["split"].where(~hidden, None))
     shown_features = trunk and experiment.training.trunk == "frozen"
     frozen = CachedSite(cache.pixels, cache.identity, experiment, trunk) if shown_features else None
-    return LocalSite(site, table, cache.pixels, cache.fingerprints, cache.notes, frozen)
+    scheme = experiment.model.diagnoses
+    return LocalSite(site, table, cache.pixels, cache.fingerprints, cache.notes, frozen, scheme)
 
 
 class _Cached(NamedTuple):

@@ -1,6 +1,7 @@
 """A trained model put to use on single images: calibrated probability, decision, differential."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -17,6 +18,7 @@ from fedderm.model.state import load_arrays
 from fedderm.settings import ModelSettings
 from fedderm.weights import read_arrays
 from sites.diagnoses import BCC_PATTERNS, CLASSES
+from sites.diagnosis_schemes import NAMES
 from sites.images import Pixels, read_image, shades_of_grey, to_square
 
 _DESCRIPTION, _WEIGHTS = "model.json", "model.safetensors"
@@ -47,13 +49,17 @@ class Prediction:
     """Of each dermoscopic pattern of BCC, not calibrated."""
     rule_suggests_bcc: bool | None = None
     """What the clinical rule makes of the patterns: pigment network excludes, any other suggests."""
+    diagnoses: dict[str, float] | None = None
+    """Probability of each diagnosis, most likely first, not calibrated; None of a model without that head."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain values, for JSON; of a model without pattern heads nothing of patterns."""
+        """Return plain values, for JSON; nothing of patterns or diagnoses of a model without those heads."""
         found = asdict(self)
         if self.patterns is None:
             for name in ("bcc", "patterns", "rule_suggests_bcc"):
                 found.pop(name)
+        if self.diagnoses is None:
+            found.pop("diagnoses")
         return found
 
 
@@ -120,10 +126,7 @@ class Predictor:
         malignant = logit >= self.point.threshold
         shares: dict[str, float] = {}
         if malignant and differential is not None:
-            named = zip(CLASSES[1:], softmax(differential[0]), strict=True)
-            shares = {
-                name: round(float(share), 6) for name, share in sorted(named, key=lambda item: -item[1])
-            }
+            shares = _shares(CLASSES[1:], differential[0])
         decision = "malignant" if malignant else "benign"
         return Prediction(
             str(image),
@@ -132,7 +135,18 @@ class Predictor:
             self.point.threshold_probability,
             shares,
             **_patterns(scores.patterns),
+            diagnoses=None if scores.diagnoses is None else _shares(self._diagnoses, scores.diagnoses[0]),
         )
+
+    @property
+    def _diagnoses(self) -> tuple[str, ...]:
+        return NAMES[self.settings.diagnoses]
+
+
+def _shares(names: Sequence[str], logits: Floats) -> dict[str, float]:
+    """Return the softmax of ``logits`` (K,) by name, most likely first."""
+    named = zip(names, softmax(logits), strict=True)
+    return {name: round(float(share), 6) for name, share in sorted(named, key=lambda item: -item[1])}
 
 
 def _patterns(logits: Floats | None) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from fedderm.runtime import Resources
 from fedderm.training_settings import Fraction, Positive, Scheme, Settings, TrainingSettings
 from sites.cache import PixelSettings
 from sites.catalogue import Site
+from sites.diagnosis_schemes import DiagnosisScheme
 from strategies.names import STRATEGIES, unknown
 
 
@@ -74,6 +75,10 @@ class ModelSettings(Settings):
     patterns: bool = False
     """Multitask: beside the scheme's heads, one for BCC and one for each of seven dermoscopic patterns, which
     learn where a site has annotations (docs/patterns.md)."""
+
+    diagnoses: DiagnosisScheme = "none"
+    """A further head with a softmax over diagnoses: seven (HAM10000's) or eleven (MILK10k's), which learns
+    from the images whose diagnosis is among them (docs/models.md)."""
 
     @model_validator(mode="after")
     def _trunk_matches_scheme(self) -> Self:

@@ -15,8 +15,8 @@ from fedderm.batches import training_batches
 from fedderm.budget import batch_size, steps_of
 from fedderm.devices import autocast, seeded
 from fedderm.inference import side_of, views_of
-from fedderm.label_skew import loss_terms
-from fedderm.losses import image_losses
+from fedderm.label_skew import diagnosis_shifts, loss_terms
+from fedderm.losses import FurtherLabels, image_losses
 from fedderm.memory_limits import MemoryLimit, in_parts
 from fedderm.model.heads import Heads
 from fedderm.private_gradient import PrivateGradient, poisson_draws
@@ -83,7 +83,7 @@ def train_locally(
     # The whole round's at once: a copy to a GPU in each step would wait for the step before.
     classes = torch.from_numpy(data.classes[order]).to(device)
     terms = _terms(model, data, settings, order, device)
-    patterns = _on_device(data.patterns, order, device)
+    further = _further_labels(data, order, settings, device)
     total = torch.zeros(2, dtype=torch.float64, device=device)
     with training_batches(data, positions, settings.augmentation, generator, device) as batches:
         for step, batch in enumerate(batches):
@@ -96,7 +96,7 @@ def train_locally(
             if isinstance(gradient, PrivateGradient):
                 total += gradient.add(batch, *told)
             else:
-                total += gradient.add(batch, *told, None if patterns is None else patterns[part])
+                total += gradient.add(batch, *told, further.part(part))
             if settings.privacy is None:  # a private one is clipped image by image
                 # The site's own is clipped, not what a method adds: control variates are means of it.
                 nn.utils.clip_grad_norm_(parameters, settings.clip_norm)
@@ -169,8 +169,8 @@ def initial_loss(model: Heads, data: TrainSet, settings: TrainingSettings) -> fl
         classes = torch.from_numpy(data.classes[chosen]).to(device)
         with autocast(device, settings.precision):
             logits = model(next(views_of(data.batch(chosen), 1, device)))
-        patterns = _on_device(data.patterns, chosen, device)
-        _, loss = image_losses(model.scheme, logits, classes, terms[part], settings, patterns)
+        further = _further_labels(data, chosen, settings, device)
+        _, loss = image_losses(model.scheme, logits, classes, terms[part], settings, further)
         total.add_((loss.double() * torch.from_numpy(data.weights[chosen]).to(device)).sum())
 
     limit = MemoryLimit(model, "scoring", side_of(data.images[0]), settings.precision)
@@ -191,10 +191,19 @@ def _terms(
     return torch.from_numpy(found[rows]).float().to(device)
 
 
-def _on_device(
-    values: npt.NDArray[np.float64] | None, rows: npt.NDArray[np.int64], device: torch.device
-) -> Tensor | None:
-    return None if values is None else torch.from_numpy(values[rows]).float().to(device)
+def _further_labels(
+    data: TrainSet, rows: npt.NDArray[np.int64], settings: TrainingSettings, device: torch.device
+) -> FurtherLabels:
+    """Return the labels of further heads of ``rows`` (n,), on the device."""
+    patterns = None if data.patterns is None else torch.from_numpy(data.patterns[rows]).float().to(device)
+    if data.diagnoses is None:
+        return FurtherLabels(patterns)
+    shifts = diagnosis_shifts(data.diagnoses.drawn[rows], settings)
+    return FurtherLabels(
+        patterns,
+        torch.from_numpy(data.diagnoses.labels[rows]).to(device),
+        torch.from_numpy(shifts).float().to(device),
+    )
 
 
 def rate_factors(model: Heads, settings: TrainingSettings) -> dict[str, float]:

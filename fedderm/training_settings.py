@@ -123,6 +123,8 @@ class TrainingSettings(Settings):
     pattern_weight: Annotated[float, Field(ge=0)] = 1.0
     """Weight of the loss of BCC and patterns beside the scheme's, of a model with patterns."""
     loss: LossSettings = LossSettings()
+    diagnosis_weight: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of the cross entropy over diagnoses beside the scheme's, of a model with that head."""
     augmentation: AugmentationSettings = AugmentationSettings()
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto: bfloat16 autocast on a GPU, float32 on a CPU."""

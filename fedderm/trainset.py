@@ -9,16 +9,34 @@ from site to site by a factor of fifty and which recalibration puts back.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
 from fedderm.training_settings import TrainingSettings
 from sites.diagnoses import CLASSES
+from sites.diagnosis_schemes import NO_LABEL
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 Images = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Diagnoses:
+    """Labels of the head of diagnoses: ``labels`` (n,) index among K, NO_LABEL where there is none; ``drawn``
+    (n, K): how many images of each diagnosis an image's site draws in a pass."""
+
+    labels: Ints
+    drawn: Floats
+
+    @classmethod
+    def of(cls, labels: Ints, weights: Floats, number: int) -> Self:
+        """Return one site's ``labels`` among ``number`` diagnoses, drawn with ``weights`` (n,)."""
+        known = labels != NO_LABEL
+        drawn = np.bincount(labels[known], weights[known], minlength=number)
+        return cls(labels, np.tile(drawn, (len(labels), 1)))
 
 
 @dataclass(frozen=True)
@@ -42,6 +60,8 @@ class TrainSet:
     updates: int | None = None
     patterns: Floats | None = None
     """``(n, 7)`` labels of dermoscopic patterns, NaN where there are none; None: of no image."""
+    diagnoses: Diagnoses | None = None
+    """None of a model without a head of diagnoses."""
 
     def __len__(self) -> int:
         """Return the number of training images."""
@@ -99,11 +119,17 @@ def _take(images: Images, rows: Ints, views: Ints | None, into: Images) -> None:
 
 
 def site_train_set(
-    images: Images, rows: Ints, classes: Ints, settings: TrainingSettings, patterns: Floats | None = None
+    images: Images,
+    rows: Ints,
+    classes: Ints,
+    settings: TrainingSettings,
+    patterns: Floats | None = None,
+    diagnoses: tuple[Ints, int] | None = None,
 ) -> TrainSet:
     """Return the training set of one site: ``rows`` of ``images`` with their ``classes`` (n,).
 
-    ``patterns`` (n, 7): labels, NaN where there are none.
+    ``patterns`` (n, 7): labels, NaN where there are none; ``diagnoses``: labels (n,), and how many diagnoses
+    there are.
 
     Raises ValueError where one of malignant and benign is absent: there is nothing to tell apart.
     """
@@ -119,7 +145,13 @@ def site_train_set(
     drawn = np.bincount(classes, weights, minlength=len(CLASSES))
     located = np.stack([np.zeros_like(rows), rows], axis=1)
     return TrainSet(
-        (images,), located, classes, weights, np.tile(drawn, (len(classes), 1)), patterns=patterns
+        (images,),
+        located,
+        classes,
+        weights,
+        np.tile(drawn, (len(classes), 1)),
+        patterns=patterns,
+        diagnoses=None if diagnoses is None else Diagnoses.of(diagnoses[0], weights, diagnoses[1]),
     )
 
 
@@ -141,6 +173,17 @@ def pool(sets: Sequence[TrainSet], *, balanced: bool = False) -> TrainSet:
         np.concatenate([one.drawn for one in sets]),
         sources=sum(one.sources for one in sets),
         patterns=_patterns(sets),
+        diagnoses=_diagnoses(sets),
+    )
+
+
+def _diagnoses(sets: Sequence[TrainSet]) -> Diagnoses | None:
+    # Either all have them or none: they follow from the model, not from the site.
+    known = [one.diagnoses for one in sets if one.diagnoses is not None]
+    if not known:
+        return None
+    return Diagnoses(
+        np.concatenate([one.labels for one in known]), np.concatenate([one.drawn for one in known])
     )
 
 

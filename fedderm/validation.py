@@ -117,7 +117,14 @@ def _open(site_file: Path, site: Site, recipe: Recipe, observer: PreparationObse
         observer.progress(f"{site.name}: decode images", done, total)
 
     cache = open_cache(data, recipe.model.pixels(), home.work_dir, progress=progress)
-    return LocalSite(site, cache.table, cache.pixels, cache.fingerprints, tuple(data.notes))
+    return LocalSite(
+        site,
+        cache.table,
+        cache.pixels,
+        cache.fingerprints,
+        tuple(data.notes),
+        diagnosis_scheme=recipe.model.diagnoses,
+    )
 
 
 def _new_folder(out: Path | None, site_file: Path) -> Path:

@@ -20,7 +20,7 @@ from sites.isic2019 import Isic2019Site
 from sites.isic_archive import IsicArchiveSite
 from sites.milk10k import Milk10kSite
 from sites.simulated import SimulatedSite
-from sites.splits import assign, keep_published, part
+from sites.splits import assign, assign_fold, keep_published, part
 from sites.table import SET_ASIDE, missing_images, validate
 from sites.words import composed, counted
 
@@ -89,10 +89,18 @@ def _load(site: Site, data_root: Path | None, work_dir: Path, seed: int) -> Site
         table, note = with_patterns(table, annotations)
         notes.append(note)
     table.attrs = {**attrs, "notes": notes}
-    published = table["split"].notna().any()
-    table = (keep_published if published else assign)(table, site.fractions(), seed)
+    table = _split(table, site, seed)
     set_aside = pd.concat([_listed(aside, aside[SET_ASIDE]), _listed(missing, MISSING)], ignore_index=True)
     return SiteData(site, table, set_aside, list(table.attrs["notes"]))
+
+
+def _split(table: pd.DataFrame, site: Site, seed: int) -> pd.DataFrame:
+    published = table["split"].notna().any()
+    if site.fold is None:
+        return (keep_published if published else assign)(table, site.fractions(), seed)
+    if published:
+        raise SiteError("fold: this source has a published split, which folds would undo; use one of the two")
+    return assign_fold(table, site.fractions(), site.fold, seed)
 
 
 def _listed(rows: pd.DataFrame, reason: "pd.Series[str] | str") -> pd.DataFrame:

@@ -37,7 +37,8 @@ class HAM10000Site(SiteSettings):
 
     Quirks: age 0.0 and blank, sex and localization "unknown" all mean not known. ``akiec`` (327 images) is
     actinic keratosis or squamous cell carcinoma in situ: it is resolved image by image through ISIC 2019's
-    ground truth (130 AK, 197 SCC), which holds the same images under the same ids, and never guessed. Nine
+    ground truth (130 AK, 197 SCC), which holds the same images under the same ids, and never guessed; ``dx``
+    keeps the label as it was. Nine
     lesions have images from two acquisition sources; the audit names them.
 
     Licence: CC BY-NC 4.0, ViDIR Group, Medical University of Vienna. Cite: Tschandl, Rosendahl, Kittler, "The
@@ -70,10 +71,11 @@ class HAM10000Site(SiteSettings):
                 "doi:10.7910/DVN/DBW86T"
             )
         folders = [folder / name for name in _FOLDERS]
-        raw = rows.drop(columns=["dx"]).rename(columns={"localization": "anatom_site"})
+        raw = rows.rename(columns={"localization": "anatom_site"})
+        raw["dx"] = rows["dx"].str.lower()
         raw["path"] = paths_of(rows["image_id"], images_by_stem(folders), folder / _FOLDERS[0])
         raw["age"] = rows["age"].mask(pd.to_numeric(rows["age"], errors="coerce") == 0)
-        raw["diagnosis"] = rows["dx"].str.lower()
+        raw["diagnosis"] = raw["dx"]
         if "dataset" in rows:
             raw["acquisition"] = rows["dataset"]
         self._resolve_akiec(raw, file, data_root)

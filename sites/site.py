@@ -61,6 +61,9 @@ class SiteSettings(Settings):
     select: dict[str, str | list[str]] = {}
     """Keep rows whose column equals the value, or one of the values."""
     slice: Slice | None = None
+    fold: Slice | None = None
+    """Cross-validation: the test split is this one of ``of`` disjoint parts of the site's lesions; train
+    and calibration share the others as in ``splits``. compare.protocol: lesion_folds sets it."""
     ak_policy: AkPolicy = "exclude"
     splits: SplitFractions | None = None
     """None: 0.65/0.10/0.25 for a training site, 0/0.5/0.5 for a held-out one."""
@@ -91,6 +94,11 @@ class SiteSettings(Settings):
     def _role_fits_splits(self) -> Self:
         if self.role == "held-out" and self.splits is not None and self.splits.train > 0:
             raise ValueError("a held-out site has no train split; set splits.train to 0")
+        if self.fold is not None and (self.role != "train" or self.fold.of < 2):
+            raise ValueError(
+                "fold leaves a part of a training site's lesions for its test; set of to 2 or more and role: "
+                "train, or remove fold"
+            )
         if self.role == "train" and self.fractions().train == 0:
             raise ValueError(
                 "a training site needs a train split; set splits.train above 0, or role: held-out"

@@ -31,6 +31,23 @@ def assign(table: pd.DataFrame, fractions: SplitFractions, seed: int) -> pd.Data
     return _with_split(table, _allocate(table, targets, seed))
 
 
+def assign_fold(table: pd.DataFrame, fractions: SplitFractions, fold: Slice, seed: int) -> pd.DataFrame:
+    """Return the table with ``split``, of one of ``fold.of`` folds: a lesion is in one fold's test split.
+
+    Folds are dealt as splits are, by lesion and patient and diagnosis by diagnosis, and follow from the seed;
+    the other folds' lesions become train and calibration in proportion to ``fractions``. Raises SiteError as
+    ``assign`` does.
+    """
+    names = [str(index) for index in range(fold.of)]
+    dealt = _allocate(table, dict.fromkeys(names, 1 / fold.of), seed)
+    split = pd.Series("test", index=table.index, dtype="str")
+    rest = dealt != names[fold.index]
+    whole = fractions.train + fractions.calibration
+    shares = {"train": fractions.train / whole, "calibration": fractions.calibration / whole}
+    split[rest] = _allocate(table[rest], {name: share for name, share in shares.items() if share > 0}, seed)
+    return _with_split(table, split)
+
+
 def keep_published(table: pd.DataFrame, fractions: SplitFractions, seed: int) -> pd.DataFrame:
     """Return the table with its own train and test, and calibration carved out of train by lesion.
 
@@ -122,7 +139,7 @@ def _deal(weights: "pd.Series[int]", targets: Mapping[str, float]) -> dict[str, 
     Since groups come sorted by diagnosis, each diagnosis is dealt in proportion; what one leaves uneven the
     next makes good.
     """
-    waiting = [name for name in _FIRST if name in targets]
+    waiting = [name for name in _FIRST if name in targets] or list(targets)
     dealt = dict.fromkeys(waiting, 0)
     total = 0
     split: dict[str, str] = {}

@@ -109,7 +109,7 @@ def test_separate_trunks_start_unlike_each_other_where_nothing_is_pretrained() -
 @pytest.mark.parametrize("scheme", ["cascade", "four_class"])
 def test_the_differentiation_head_learns_from_malignant_lesions_only(scheme: str) -> None:
     model = network(scheme)
-    _, differential, _ = model(images())
+    _, differential, *_ = model(images())
     per_image = torch.autograd.grad(
         loss(model, Logits(torch.zeros(6), differential), torch.tensor([0, 0, 1, 2, 3, 0])), differential
     )[0]

@@ -139,7 +139,7 @@ def test_leave_out_narrows_the_rotation_and_others_keep_their_role(tmp_path: Pat
         ({"arms": {"?": {}}}, "compare: arms.?: a label needs a letter or digit"),
         ({"seeds": [1, 2, 1]}, "compare: seeds: 1 stands twice"),
         ({"seeds": []}, "compare.seeds: expected at least one entry"),
-        ({"protocol": "loso"}, "compare.protocol: expected fixed or leave_one_site_out"),
+        ({"protocol": "loso"}, "compare.protocol: expected fixed, leave_one_site_out or lesion_folds"),
         ({"leave_out": ["west"]}, "compare: leave_out belongs to protocol: leave_one_site_out"),
         ({"arm": {}}, "compare.arm: no such key (did you mean arms?)"),
         (
@@ -234,3 +234,17 @@ def test_the_papers_configs_can_be_planned() -> None:
     assert {name: len(found) for name, found in cells.items()} == {"cascade": 80, "cascade_small": 20}
     models = {(cell.experiment.model.backbone, cell.experiment.model.scheme) for cell in cells["cascade"]}
     assert len(models) == 12, "four backbones in three schemes"
+
+
+def test_the_multi_source_papers_configs_are_five_folds_of_every_model() -> None:
+    folder = Path(__file__).parents[1] / "configs" / "papers"
+    cells = {
+        name: cells_of(config.load(folder / f"{name}.yaml"))
+        for name in ("multi_source", "multi_source_small")
+    }
+    # 3 seeds, 5 folds; one model for each of 2 or 5 sources where they train alone.
+    assert len(cells["multi_source"]) == 3 * 5 * (1 + 2 + 2 + 1)
+    assert len(cells["multi_source_small"]) == 3 * 5 * (4 + 5)
+    fused = {cell.experiment.model.backbone for cell in cells["multi_source"]}
+    assert fused == {"convnext_tiny", "convnext_tiny+tf_efficientnet_b0"}
+    assert {cell.experiment.model.diagnoses for found in cells.values() for cell in found} == {"seven"}

@@ -45,6 +45,8 @@ def _print(predictions: list[Prediction], predictor: Predictor) -> None:
     if predictions[0].patterns is not None:
         for heading in ("P(BCC)", "patterns", "rule"):
             table.add_column(heading, overflow="fold")
+    if predictions[0].diagnoses is not None:
+        table.add_column("diagnoses", overflow="fold")
     for one in predictions:
         differential = ", ".join(f"{name} {share:.0%}" for name, share in one.differential.items())
         row = [str(one.image), f"{one.probability:.3f}", one.decision, differential or "-"]
@@ -52,6 +54,8 @@ def _print(predictions: list[Prediction], predictor: Predictor) -> None:
             shown = [name.replace("_", " ") for name, share in one.patterns.items() if share >= 0.5]
             rule = "suggests BCC" if one.rule_suggests_bcc else "does not"
             row += [f"{one.bcc:.3f}", ", ".join(shown) or "-", rule]
+        if one.diagnoses is not None:
+            row.append(", ".join(f"{name} {share:.0%}" for name, share in list(one.diagnoses.items())[:3]))
         table.add_row(*row)
     console = output()
     console.print(table)
@@ -61,4 +65,6 @@ def _print(predictions: list[Prediction], predictor: Predictor) -> None:
         console.print(
             "P(BCC) and patterns (those at 0.5 or above) are not calibrated. Rule: network excludes BCC."
         )
+    if predictions[0].diagnoses is not None:
+        console.print("Diagnoses (the likeliest three) are not calibrated.")
     console.print("Research use only; not a medical device.")

@@ -2,11 +2,15 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from fedderm.client_app import app
+from fedderm.comparison.diagnosis_scores import write_diagnoses
 from fedderm.comparison.job import Job
 from fedderm.comparison.scores import FILE, GLOBAL, PERSONAL, Model, write_scores
+from fedderm.evaluation.diagnosis import LesionShares, lesion_shares
 from fedderm.evaluation.long_format import LongRow
 from fedderm.evaluation.scores import Scores
 from fedderm.federation.session import site_states
@@ -33,11 +37,22 @@ def run_cell(job: Job, tell: Tell) -> None:
         grid = InProcessGrid(app, len(folder.experiment.sites))
         conduct(grid, folder, _CellObserver(tell), job.salt, job.given_up)
     if not (folder.path / FILE).is_file():
-        write_scores(folder.path / FILE, scores_of(folder, job))
+        found = scores_of(folder, job)
+        write_diagnoses(folder.path, found.diagnoses)
+        write_scores(folder.path / FILE, found.scores)  # last: with it the cell is done
 
 
-def scores_of(folder: RunFolder, job: Job) -> dict[tuple[str, Model], Scores]:
-    """Return what the final models say of each site's images, by (site, model).
+class CellScores(NamedTuple):
+    """What a cell's final models say."""
+
+    scores: dict[tuple[str, Model], Scores]
+    """By site and model, of images."""
+    diagnoses: dict[str, LesionShares]
+    """By site, of the global model's head of diagnoses; empty without one."""
+
+
+def scores_of(folder: RunFolder, job: Job) -> CellScores:
+    """Return what the final models say of each site's images.
 
     The global model is told by a training site's test split and by all images of a held-out site, as its
     strategy adapts it there. A site's personal model is told by its own test split.
@@ -50,18 +65,24 @@ def scores_of(folder: RunFolder, job: Job) -> dict[tuple[str, Model], Scores]:
     views, precision = experiment.evaluation.views, experiment.training.precision
     kept = site_states(folder, "-")
     found: dict[tuple[str, Model], Scores] = {}
+    diagnoses: dict[str, LesionShares] = {}
     for site in experiment.sites:
         given_up = frozenset(job.given_up.get(site.name, ()))
         local = open_site(experiment, site, job.salt, given_up, trunk)
         model = worker_model(experiment, arrays)
         adapt_to(model, local, experiment.strategy)
-        parts = [local.score(model, split, views, precision).scores for split in _measured(local)]
-        found[site.name, GLOBAL] = Scores.join(*parts)
+        seen = {split: local.score(model, split, views, precision) for split in _measured(local)}
+        found[site.name, GLOBAL] = Scores.join(*(one.scores for one in seen.values()))
+        told = [one.diagnoses for one in seen.values() if one.diagnoses is not None]
+        labels = local.named(np.concatenate([local.rows(split) for split in seen]))
+        if told and labels is not None:
+            lesions = found[site.name, GLOBAL].lesion
+            diagnoses[site.name] = lesion_shares(np.concatenate(told), labels, lesions)
         method = SiteMethod.of(experiment, site.name, kept.get(site.name, {}), {})
         if method.personal:
             method.personalise(model)
             found[site.name, PERSONAL] = local.score(model, "test", views, precision).scores
-    return found
+    return CellScores(found, diagnoses)
 
 
 def _measured(site: LocalSite) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """What the cells of a comparison left, read into typed objects; docs/compare.md has the folder's contract."""
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,8 +12,10 @@ from pydantic import ValidationError
 
 from fedderm.comparison.cell_row import COLUMNS as CELL_COLUMNS
 from fedderm.comparison.cell_row import CellRow, Status
+from fedderm.comparison.diagnosis_scores import read_diagnoses
 from fedderm.comparison.reading import read_json, read_table, read_yaml, unreadable
 from fedderm.comparison.scores import FILE, Model, read_scores
+from fedderm.evaluation.diagnosis import LesionShares
 from fedderm.evaluation.documents import OperatingPoint
 from fedderm.evaluation.lesion_draws import RESAMPLES, Judged
 from fedderm.evaluation.long_format import COLUMNS
@@ -54,6 +56,11 @@ class Cell(CellRow):
     def scores(self) -> dict[tuple[str, Model], Scores]:
         """Return the scores of each site's lesions, by site and model."""
         return read_scores(self.path / FILE)
+
+    @cached_property
+    def diagnoses(self) -> dict[str, LesionShares]:
+        """Return what the head of diagnoses says of each site's lesions; empty without one."""
+        return read_diagnoses(self.path)
 
     def judged(self, site: str, model: Model) -> Judged | None:
         """Return how a model of this cell judged a site's lesions; None where it did not."""
@@ -101,6 +108,29 @@ class Comparison:
     def left_out_in_turn(self) -> bool:
         """Return whether each site in turn was held out."""
         return bool(self.config["compare"].get("protocol") == "leave_one_site_out")
+
+    @cached_property
+    def folds(self) -> int:
+        """Return how many folds of lesions there are; 0 without cross-validation."""
+        if self.config["compare"].get("protocol") != "lesion_folds":
+            return 0
+        return len({cell.held_out for cell in self.cells})
+
+    def judged(
+        self, cells: Iterable[Cell], site: str, label: Callable[[Cell], str], model: Model = "global"
+    ) -> dict[tuple[str, int], Judged]:
+        """Return how models of ``cells`` judged a site's lesions, by ``label`` and seed.
+
+        In cross-validation all folds' lesions together; a seed that lacks a fold is left out.
+        """
+        found: dict[tuple[str, int], list[Judged]] = {}
+        for cell in cells:
+            judged = cell.judged(site, model)
+            if judged is not None:
+                found.setdefault((label(cell), cell.seed), []).append(judged)
+        if self.folds:
+            return {key: Judged.of_folds(ones) for key, ones in found.items() if len(ones) == self.folds}
+        return {key: ones[-1] for key, ones in found.items()}
 
     @property
     def resamples(self) -> int:

@@ -28,6 +28,10 @@ _REPLACED_BY: Final = {
 }
 
 
+FOLDS: Final = 5
+"""Of lesions, where the config does not say how many."""
+
+
 @dataclass(frozen=True)
 class Cell:
     """One run of a comparison."""
@@ -37,7 +41,7 @@ class Cell:
     seed: int
     experiment: Experiment
     held_out: str = ""
-    """The site of the fold, in leave-one-site-out."""
+    """The site of the fold in leave-one-site-out; fold1, fold2, ... of lesions."""
     trained: str = ""
     """The site that trains alone, of a local arm."""
 
@@ -57,8 +61,8 @@ def section_of(experiment: Experiment) -> CompareSettings:
 
 
 def folds_of(experiment: Experiment) -> dict[str, Experiment]:
-    """Return the federation of each fold by the site held out; at "" the experiment, where there are no
-    folds.
+    """Return the federation of each fold by the site held out, or by the fold of lesions; at "" the
+    experiment, where there are no folds.
 
     A site that is held out has a held-out site's default splits; one that is listed as held out and trains in
     a fold has a training site's. Raises ValueError for a name that is no site, and where none would train.
@@ -66,6 +70,8 @@ def folds_of(experiment: Experiment) -> dict[str, Experiment]:
     settings = section_of(experiment)
     if settings.protocol == "fixed":
         return {"": experiment}
+    if settings.protocol == "lesion_folds":
+        return _lesion_folds(experiment, settings.folds or FOLDS)
     names = [site.name for site in experiment.sites]
     rotation = settings.leave_out or names
     for name in rotation:
@@ -75,6 +81,31 @@ def folds_of(experiment: Experiment) -> dict[str, Experiment]:
                 f"{', '.join(names)}"
             )
     return {name: _fold(experiment, name, rotation) for name in names if name in rotation}
+
+
+def _lesion_folds(experiment: Experiment, number: int) -> dict[str, Experiment]:
+    """Return the federation of each fold of lesions.
+
+    Raises ValueError for a held-out site, which trains on no lesions, and for a site with a fold already.
+    """
+    for site in experiment.sites:
+        wrong, mend = "", ""
+        if site.role != "train":
+            wrong, mend = "is held out", "give it role: train, or leave it out"
+        elif site.fold is not None:
+            wrong, mend = "has a fold of its own", "remove its fold"
+        if wrong:
+            raise ValueError(
+                "compare.protocol: lesion_folds tests each lesion of a site while its others train, and "
+                f"{site.name} {wrong}; {mend}"
+            )
+    found = {}
+    for index in range(number):
+        raw = _raw(experiment)
+        for site in raw["sites"]:
+            site["fold"] = {"index": index, "of": number}
+        found[f"fold{index + 1}"] = _parsed(raw, f"compare.protocol: fold {index + 1} of {number}")
+    return found
 
 
 def _fold(experiment: Experiment, left_out: str, rotation: Sequence[str]) -> Experiment:
@@ -109,6 +140,7 @@ def cells_of(experiment: Experiment) -> list[Cell]:
         for label, changes in arms
         for cell in _cells(label, _where(label, settings), changes, seed, held_out, federation, settings)
     ]
+    _check_diagnoses(cells)
     _check_reference(settings, cells)
     _check_pairs(settings, cells)
     _check_choices(cells, settings)
@@ -188,6 +220,15 @@ def _refuse_shared_folders(labels: Sequence[str]) -> None:
                 "one another label"
             )
         seen[slug(label)] = label
+
+
+def _check_diagnoses(cells: Sequence[Cell]) -> None:
+    schemes = {cell.experiment.model.diagnoses for cell in cells} - {"none"}
+    if len(schemes) > 1:
+        raise ValueError(
+            "compare: model.diagnoses is seven in some arms and eleven in others, whose F1 cannot be "
+            "compared; choose one"
+        )
 
 
 def _check_reference(settings: CompareSettings, cells: Sequence[Cell]) -> None:

@@ -1,15 +1,17 @@
 """The statistics of a comparison: what its cells' scores say of its arms, site by site."""
 
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
 
 import numpy as np
 
+from fedderm.comparison.diagnoses import Diagnoses, diagnoses_of
 from fedderm.comparison.effort import ArmCost, Curve, costs_of, curves_of
 from fedderm.comparison.outcomes import Cell, Comparison
+from fedderm.comparison.scores import PERSONAL
 from fedderm.comparison.sweep import Sweep, sweep_of
 from fedderm.evaluation.arm_ranks import ArmRank, arm_ranks, share_of_worst
 from fedderm.evaluation.arms import (
@@ -83,6 +85,8 @@ class Results:
     curves: list[Curve]
     sweep: Sweep
     """Macro-F1 by triage threshold, and pairs of arms."""
+    diagnoses: Diagnoses
+    """Of models with a head of diagnoses."""
 
 
 def results_of(comparison: Comparison) -> Results:
@@ -111,6 +115,7 @@ def results_of(comparison: Comparison) -> Results:
         costs_of(comparison),
         curves_of(comparison),
         sweep_of(comparison, models.places),
+        diagnoses_of(comparison),
     )
 
 
@@ -130,20 +135,9 @@ def _global_draws(comparison: Comparison, arms: Sequence[str]) -> dict[str, list
             for cell in comparison.cells_of(arm)
             if not comparison.left_out_in_turn or cell.held_out == site
         ]
-        judged = _judged(cells, site, lambda cell: cell.arm)
+        judged = comparison.judged(cells, site, _arm)
         if judged:
             found.setdefault(role, []).append(_drawn(comparison, site, judged, arms))
-    return found
-
-
-def _judged(
-    cells: Iterable[Cell], site: str, label: Callable[[Cell], str], model: str = "global"
-) -> dict[tuple[str, int], Judged]:
-    found = {}
-    for cell in cells:
-        judged = cell.judged(site, "personal" if model == "personal" else "global")
-        if judged is not None:
-            found[label(cell), cell.seed] = judged
     return found
 
 
@@ -170,11 +164,13 @@ def _personal(comparison: Comparison, arms: Sequence[str]) -> Statistics:
     for site, role in comparison.roles.items():
         if role != "train" or comparison.left_out_in_turn:
             continue
-        kept = _judged((c for arm in arms for c in comparison.cells_of(arm)), site, _arm, "personal")
+        cells = [c for arm in arms for c in comparison.cells_of(arm)]
+        kept = comparison.judged(cells, site, _arm, PERSONAL)
         alone = [c for arm in comparison.local_arms for c in comparison.cells_of(arm) if c.trained == site]
-        own = kept | _judged(alone, site, _arm)
+        own = kept | comparison.judged(alone, site, _arm)
         if own:
-            beside = _judged(comparison.cells_of(comparison.reference), site, lambda _: reference)
+            cells = list(comparison.cells_of(comparison.reference))
+            beside = comparison.judged(cells, site, lambda _: reference)
             by_site[site] = own | beside
             found |= dict.fromkeys(arm for arm, _ in own)
     listed = [reference, *found]
@@ -213,7 +209,7 @@ def _matrix(comparison: Comparison, arm: str) -> list[tuple[str, ArmMean]]:
     found = []
     for site, role in comparison.roles.items():
         there = [cell for cell in cells if not comparison.left_out_in_turn or cell.held_out == site]
-        judged = _judged(there, site, lambda cell: cell.trained)
+        judged = comparison.judged(there, site, lambda cell: cell.trained)
         if judged:
             drawn = _drawn(comparison, site, judged, trained, ["auc"])
             means = arm_means([Place(site, role, (drawn,))], ["auc"], trained)

@@ -142,6 +142,8 @@ def _sites_of(comparison: Comparison) -> str:
             f"{plural(len(roles), 'site')}, {'held out' if len(roles) == 1 else 'each held out in its turn'}"
         )
     held_out, train = roles.count("held-out"), roles.count("train")
+    if comparison.folds:
+        return f"{plural(train, 'training site')}, each lesion tested in one of {comparison.folds} folds"
     return f"{plural(held_out, 'held-out site')} and {plural(train, 'training site')}"
 
 

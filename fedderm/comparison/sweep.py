@@ -58,13 +58,13 @@ def _draws(comparison: Comparison, arms: list[str], steps: tuple[float, ...]) ->
 
 
 def _judged(comparison: Comparison, arms: list[str], site: str) -> dict[tuple[str, int], Judged]:
-    found = {}
-    for arm in arms:
-        for cell in comparison.cells_of(arm):
-            judged = cell.judged(site, "global")
-            if judged is not None and (not comparison.left_out_in_turn or cell.held_out == site):
-                found[arm, cell.seed] = judged
-    return found
+    cells = [
+        cell
+        for arm in arms
+        for cell in comparison.cells_of(arm)
+        if not comparison.left_out_in_turn or cell.held_out == site
+    ]
+    return comparison.judged(cells, site, lambda cell: cell.arm)
 
 
 def _differentiates(cell: Cell) -> bool:

@@ -8,6 +8,7 @@ import pandas as pd
 from fedderm.comparison.conclusions import conclusions_of
 from fedderm.comparison.results import REFERENCE_ONCE_MORE, Results, Statistics
 from fedderm.evaluation.arms import ArmDifference
+from fedderm.evaluation.documents import Estimate
 from fedderm.evaluation.triage_sweep import sweep_metrics
 from fedderm.whole_file import write_whole
 
@@ -30,6 +31,8 @@ def write_tables(results: Results) -> None:
         "convergence": list(_convergence(results)),
         "local_matrix": list(_matrix(results)),
         "sweep": list(_sweep(results)),
+        "diagnoses": list(_diagnoses(results)),
+        "gaps": list(_gaps(results)),
         "pairs": list(_differences_of(results.sweep.pairs, "global")),
     }
     for name, rows in tables.items():
@@ -58,6 +61,36 @@ def _summary(statistics: Statistics, model: str) -> Iterator[Row]:
                 "lesions": one.place.lesions,
                 "malignant": one.place.malignant,
             }
+
+
+def _diagnoses(results: Results) -> Iterator[Row]:
+    for one in results.diagnoses.means:
+        yield {
+            "arm": one.arm,
+            "trained": one.trained,
+            "site": one.site,
+            "role": one.role,
+            "metric": one.metric,
+            **_told("mean", one.estimate),
+            "seeds": one.seeds,
+            "lesions": one.lesions,
+        }
+
+
+def _gaps(results: Results) -> Iterator[Row]:
+    for one in results.diagnoses.gaps:
+        told = {
+            key: value
+            for name in ("home", "away", "gap", "less_alone")
+            for key, value in _told(name, getattr(one, name)).items()
+        }
+        place = {"arm": one.arm, "trained": one.trained, "site": one.site}
+        yield {**place, **told, "seeds": one.seeds, "lesions": one.lesions}
+
+
+def _told(name: str, estimate: Estimate) -> Row:
+    prefix = "" if name == "mean" else f"{name}_"
+    return {name: estimate.value, f"{prefix}lower": estimate.lower, f"{prefix}upper": estimate.upper}
 
 
 def _sweep(results: Results) -> Iterator[Row]:

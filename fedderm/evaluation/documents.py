@@ -1,8 +1,8 @@
 """The documents an evaluation leaves: what a site sends back and what the report reads."""
 
-from typing import Final, Literal
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Unit = Literal["image", "lesion"]
 
@@ -238,6 +238,42 @@ class PatternEvaluation(Document):
     """Empty where no test image has a label."""
 
 
+class DiagnosisPerformance(Document):
+    """The head of diagnoses on the images or lesions of a split, or of a pool, that have a label.
+
+    A site's minimum cell size is kept by moving what is small (fedderm.evaluation.diagnosis), and every
+    number here follows from what is left.
+    """
+
+    n: int
+    confusion: list[list[Annotated[int, Field(ge=0)]]]
+    """``(K, K)`` rows are true diagnoses, columns the likeliest; matrices of several sites add up."""
+    f1: dict[str, Estimate]
+    """By diagnosis; without a value where no unit has it."""
+    macro_f1: Estimate
+    """Over the diagnoses that some unit has."""
+    accuracy: Estimate
+
+
+class DiagnosisEvaluation(Document):
+    """What a model's head of diagnoses is worth."""
+
+    names: list[str]
+    """The K diagnoses, in the order of the confusion matrices."""
+    splits: dict[str, dict[Unit, DiagnosisPerformance]]
+    """By split (of a site), or by role (of the pool of test splits, lesions alone)."""
+
+    @model_validator(mode="after")
+    def _one_row_and_column_a_diagnosis(self) -> Self:
+        for one in (found for units in self.splits.values() for found in units.values()):
+            if [len(row) for row in one.confusion] != [len(self.names)] * len(self.names):
+                raise ValueError(
+                    f"a confusion matrix of {len(self.names)} diagnoses has another shape; update fedderm at "
+                    "the site"
+                )
+        return self
+
+
 class SiteEvaluation(Document):
     """Everything a site says about the final model: before and after its own recalibration."""
 
@@ -269,6 +305,8 @@ class SiteEvaluation(Document):
     subgroup_gaps: list[SubgroupGap] = []
     patterns: PatternEvaluation | None = None
     """Of a model with pattern heads."""
+    diagnosis_head: DiagnosisEvaluation | None = None
+    """Of a model with a head of diagnoses: calibration and test split."""
     personal: PersonalEvaluation | None = None
     """Of the site's personal model, where the strategy gives it one; all else here is of the global model."""
 
@@ -282,3 +320,5 @@ class FederationEvaluation(Document):
     """Keys "train" and "held-out": the pool of the test splits of the sites of that role; WITH_PRIOR, AUC
     only."""
     roc: dict[str, Roc]
+    diagnosis_head: DiagnosisEvaluation | None = None
+    """Of a model with a head of diagnoses, by role: the sites' confusion matrices added up."""

@@ -5,9 +5,9 @@ them judge the same lesions, so all of them see the same draws: what the lesions
 two arms is then only what the two judge differently.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self
 
 import numpy as np
 
@@ -29,6 +29,24 @@ class Judged:
 
     scores: Scores
     point: OperatingPoint
+    folds: "tuple[Judged, ...]" = ()
+    """Of cross-validation: what each fold's model says of its own lesions, at its own point."""
+
+    @classmethod
+    def of_folds(cls, folds: "Sequence[Judged]") -> Self:
+        """Return several models' scores of disjoint lesions as one; raises ValueError for a lesion in two."""
+        joined = Scores.join(*(one.scores for one in folds))
+        scores = joined.per_lesion()
+        if len(scores) < len(joined):
+            raise ValueError("a lesion was tested in two folds; cells of one comparison share their splits")
+        return cls(scores, folds[0].point, tuple(folds))
+
+    def rows(self, function: Callable[[Scores, OperatingPoint], Floats]) -> Floats:
+        """Return ``function``'s rows ``(L, ...)`` in the order of ``scores``, each fold at its own point."""
+        if not self.folds:
+            return function(self.scores, self.point)
+        found = np.concatenate([function(one.scores, one.point) for one in self.folds])
+        return found[np.argsort(np.concatenate([one.scores.lesion for one in self.folds]))]
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +119,9 @@ class _Sorted:
         self._positive, self._negative = order[positive], order[~positive]
         self._sides = scores.triage[self._positive], scores.triage[self._negative]
         self._statistics = (
-            None if tuple(metrics) == ("auc",) else row_statistics(scores, judged.point, "binary")
+            None
+            if tuple(metrics) == ("auc",)
+            else judged.rows(lambda rows, point: row_statistics(rows, point, "binary"))
         )
 
     def metrics(self, weights: Floats) -> dict[str, Floats]:

@@ -9,10 +9,11 @@ from typing import Final
 import numpy as np
 
 from fedderm.evaluation.calibration_maps import CalibrationMap
+from fedderm.evaluation.documents import OperatingPoint
 from fedderm.evaluation.intervals import lesion_weights
 from fedderm.evaluation.lesion_draws import Judged, SiteDraws
 from fedderm.evaluation.metrics import macro_f1
-from fedderm.evaluation.scores import Floats
+from fedderm.evaluation.scores import Floats, Scores
 from sites.diagnoses import CLASSES
 
 OWN: Final = "macro_f1"
@@ -34,9 +35,12 @@ def confusion_rows(judged: Judged, steps: Sequence[float]) -> Floats:
 
     T: the model's own threshold, then each of ``steps``.
     """
-    scores = judged.scores
-    p = CalibrationMap.of(judged.point).probabilities(scores.triage)
-    referred = np.stack([scores.triage >= judged.point.threshold, *(p >= step for step in steps)], axis=1)
+    return judged.rows(lambda scores, point: _confusion_rows(scores, point, steps))
+
+
+def _confusion_rows(scores: Scores, point: OperatingPoint, steps: Sequence[float]) -> Floats:
+    p = CalibrationMap.of(point).probabilities(scores.triage)
+    referred = np.stack([scores.triage >= point.threshold, *(p >= step for step in steps)], axis=1)
     decided = np.where(referred, scores.differential[:, None], 0)
     cells = scores.truth[:, None] * len(CLASSES) + decided
     return np.asarray(cells[..., None] == np.arange(len(CLASSES) ** 2), dtype=np.float64)

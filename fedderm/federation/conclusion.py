@@ -4,13 +4,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 from flwr.app import ArrayRecord, Message
 
 from fedderm import __version__, messages
 from fedderm.evaluation.counts import UNITS, Counts
+from fedderm.evaluation.diagnosis import pool_diagnoses
 from fedderm.evaluation.disclosure import FLOOR
-from fedderm.evaluation.documents import SiteEvaluation, Unit
+from fedderm.evaluation.documents import DiagnosisEvaluation, SiteEvaluation, Unit
 from fedderm.evaluation.long_format import CALIBRATION, POOLS, long_rows_of_federation, long_rows_of_site
 from fedderm.evaluation.recalibration import evaluate_federation
 from fedderm.evaluation.replicates import COARSE_BINS, sum_replicates
@@ -21,6 +23,7 @@ from fedderm.federation.training import read_counts
 from fedderm.recipe import recipe_of
 from fedderm.weights import Arrays
 from sites.diagnoses import CLASSES
+from sites.diagnosis_schemes import NAMES
 from strategies.arrays import to_record
 from strategies.catalogue import site_side
 
@@ -63,6 +66,9 @@ def conclude(session: Session, cards: Sequence[SiteCard], arrays: ArrayRecord) -
         session.experiment.model.scheme,
     )
     evaluations = {name: one.evaluation for name, one in found.items()}
+    federation = federation.model_copy(
+        update={"diagnosis_head": _diagnoses(session, list(evaluations.values()))}
+    )
     number = session.experiment.rounds
     rows = [row for one in evaluations.values() for row in long_rows_of_site(one, number)]
     rows += long_rows_of_federation(federation, number)
@@ -74,6 +80,14 @@ def conclude(session: Session, cards: Sequence[SiteCard], arrays: ArrayRecord) -
         _whole(session, messages.from_record(arrays)),
         _description(session, standards, evaluations),
         standards.arrays(),
+    )
+
+
+def _diagnoses(session: Session, sites: Sequence[SiteEvaluation]) -> DiagnosisEvaluation | None:
+    experiment = session.experiment
+    names = NAMES.get(experiment.model.diagnoses, ())
+    return pool_diagnoses(
+        sites, names, experiment.evaluation.bootstrap, np.random.SeedSequence(experiment.seed)
     )
 
 
@@ -113,7 +127,8 @@ def _recalibrate(
     )
     for card in cards:
         name = card.member.name
-        if name in answers.found and (why := _mismatch(answers.found[name], card)):
+        names = NAMES.get(session.experiment.model.diagnoses)
+        if name in answers.found and (why := _mismatch(answers.found[name], card, names)):
             del answers.found[name]
             answers.missing[name] = f"site {name}: its answer to recalibrate cannot be used ({why})"
     for sentence in answers.missing.values():
@@ -124,13 +139,15 @@ def _recalibrate(
     return answers.found
 
 
-def _mismatch(found: _Conclusion, card: SiteCard) -> str:
-    """Return how an answer speaks of another site, role or pool than its sender's, or nothing."""
+def _mismatch(found: _Conclusion, card: SiteCard, names: Sequence[str] | None) -> str:
+    """Return how an answer speaks of another site, role, pool or diagnoses than its sender's, or nothing."""
     told = found.evaluation
     if told.site != card.member.name:
         return "it speaks of another site"
     if told.role != card.role:
         return f"its role is {card.role} and it speaks as another"
+    if told.diagnosis_head is not None and told.diagnosis_head.names != list(names or ()):
+        return "its diagnoses are not those of the model"
     strange = [pool for pool in POOLS if pool in found.counts and POOLS[pool][0] != card.role]
     lacking = {card.role, CALIBRATION} - set(found.counts)
     return "its counts are not those of its role" if strange or lacking else ""

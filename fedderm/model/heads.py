@@ -1,7 +1,7 @@
 """The heads: what they say of a trunk's features. Under a frozen trunk they are all that trains and travels.
 
 Shapes: B images, T trunks (1 shared, 2 separate), F features of a trunk, D = 3 malignant classes (MEL, SCC,
-BCC).
+BCC), K diagnoses of ``model.diagnoses``.
 """
 
 from typing import NamedTuple, cast
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from fedderm.model.dropout import BatchDropout, PackedDropout
 from fedderm.settings import ModelSettings
 from sites.diagnoses import BCC_PATTERNS
+from sites.diagnosis_schemes import NAMES
 
 MALIGNANT_CLASSES = 3
 PATTERN_OUTPUTS = 1 + len(BCC_PATTERNS)
@@ -19,11 +20,13 @@ PATTERN_OUTPUTS = 1 + len(BCC_PATTERNS)
 
 class Logits(NamedTuple):
     """``triage`` (B,): log odds of malignancy; ``differential`` (B, D): None in the binary scheme;
-    ``patterns`` (B, 8): log odds of BCC and of the seven patterns, None of a model without them."""
+    ``patterns`` (B, 8): log odds of BCC and of the seven patterns, None of a model without them;
+    ``diagnoses`` (B, K): logits of a softmax, None of a model without that head."""
 
     triage: Tensor
     differential: Tensor | None
     patterns: Tensor | None = None
+    diagnoses: Tensor | None = None
 
 
 class Heads(nn.Module):
@@ -39,6 +42,8 @@ class Heads(nn.Module):
             self.differentiation = _zero_linear(features, MALIGNANT_CLASSES)
         if settings.patterns:
             self.patterns = _zero_linear(features, PATTERN_OUTPUTS)
+        if settings.diagnoses != "none":
+            self.diagnoses = _zero_linear(features, len(NAMES[settings.diagnoses]))
 
     def forward(self, inputs: Tensor) -> Logits:
         """Return the logits of features ``inputs`` (B, T, F)."""
@@ -49,14 +54,18 @@ class Heads(nn.Module):
     def logits(self, first: Tensor, last: Tensor) -> Logits:
         """Return the logits of what the two heads see, (B, F) each, after dropout."""
         triage = cast("Tensor", self.triage(first)).squeeze(1)
-        patterns = cast("Tensor", self.patterns(first)) if hasattr(self, "patterns") else None
+        further = (self._further("patterns", first), self._further("diagnoses", first))
         if self.scheme == "binary":
-            return Logits(triage, None, patterns)
+            return Logits(triage, None, *further)
         differential = cast("Tensor", self.differentiation(last))
         if self.scheme == "four_class":
             # The triage head is the benign logit's negative: log sum exp(malignant) - benign.
             triage = torch.logsumexp(differential, dim=1) + triage
-        return Logits(triage, differential, patterns)
+        return Logits(triage, differential, *further)
+
+    def _further(self, name: str, inputs: Tensor) -> Tensor | None:
+        head = getattr(self, name, None)
+        return None if head is None else cast("Tensor", head(inputs))
 
     def features(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Return what the triage and the differentiation head see of ``inputs``, (B, F) each."""

@@ -97,6 +97,7 @@ def _contents(content: dict[str, Any]) -> list[tuple[str, str]]:
         ("benefit", "Net benefit", bool(content["benefit"])),
         ("subgroups", "Subgroups", any(site.subgroups for site in sites)),
         ("patterns", "Patterns of BCC", any(site.patterns for site in sites)),
+        ("diagnoses", "Diagnoses", any(site.diagnosis_head for site in sites)),
         ("learning", "Learning curves", True),
         ("federation", "Federation", True),
         ("sites", "Sites", True),

@@ -16,6 +16,7 @@ from fedderm.report.comparison_rows import (
     scale_of,
     value_blocks,
 )
+from fedderm.report.diagnosis_rows import diagnosis_blocks, gap_block
 from fedderm.report.formats import plural
 from fedderm.report.labels import METRIC_NAMES
 from fedderm.report.parts import STYLE, page_environment, part
@@ -55,6 +56,8 @@ def _content(results: Results) -> dict[str, Any]:
         "scale": scale_of(results.models),
         "sweep": sweep_blocks(results),
         "pairs": pair_blocks(results),
+        "diagnoses": diagnosis_blocks(results),
+        "gaps": gap_block(results),
         "personal": value_blocks(results.personal, results, "auc"),
         "personal_differences": difference_blocks(results.personal),
         "personal_scale": scale_of(results.personal),
@@ -79,6 +82,7 @@ def _contents(content: dict[str, Any]) -> list[tuple[str, str]]:
         ("differences", "Differences", bool(content["differences"])),
         ("pairs", "Pairs of arms", bool(content["pairs"])),
         ("sweep", "Triage threshold", bool(content["sweep"])),
+        ("diagnoses", "Diagnoses", bool(content["diagnoses"])),
         ("personal", "Personal models", bool(content["personal"])),
         ("ranks", "Ranks", bool(content["ranks"])),
         ("cost", "Cost", True),
