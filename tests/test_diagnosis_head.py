@@ -74,7 +74,13 @@ def test_an_image_without_a_label_has_no_loss_and_a_lacking_diagnosis_no_gradien
     shifts = torch.from_numpy(diagnosis_shifts(drawn, training())).float()
     further = FurtherLabels(diagnoses=torch.tensor([0, NO_LABEL, 3]), diagnosis_shifts=shifts)
     both = Logits(torch.zeros(3), None, None, logits)
-    args = ("binary", both, torch.tensor([1, 0, 2]), torch.zeros(3, 4), training(diagnosis_weight=2.0))
+    args = (
+        "binary",
+        both,
+        torch.tensor([1, 0, 2]),
+        torch.tensor([[0.0, 0, 0, 0, 1, 1]] * 3),
+        training(diagnosis_weight=2.0),
+    )
     triage, loss = image_losses(*args, further)
     # By hand: Balanced Softmax over the four diagnoses that the site draws.
     wanted = -F.log_softmax(logits[:, :4] + torch.tensor([4.0, 2.0, 1.0, 1.0]).log(), dim=1)

@@ -88,10 +88,10 @@ def _listening(host: str, port: int, option: str) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family, dualstack_ipv6=both, backlog=512)
     except OSError as error:
+        outside = " and send the hospitals the new address" if option == "port" else ""
         raise ValueError(
             f"port {port} cannot be opened ({error.strerror}); stop the program that has it (perhaps this "
-            f"SuperLink runs already), or change {option.replace('-', '_')} in federation.json and send the "
-            "hospitals the new address"
+            f"SuperLink runs already), or change {option.replace('-', '_')} in federation.json{outside}"
         ) from error
 
 
