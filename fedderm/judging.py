@@ -11,13 +11,12 @@ from fedderm.evaluation.diagnosis import evaluate_diagnoses
 from fedderm.evaluation.disclosure import folded, told
 from fedderm.evaluation.documents import (
     WITH_PRIOR,
-    DiagnosisEvaluation,
     OperatingPoint,
-    PatternEvaluation,
     PersonalEvaluation,
     ShiftDiagnosis,
     SiteEvaluation,
 )
+from fedderm.evaluation.head_documents import DiagnosisEvaluation, PatternEvaluation
 from fedderm.evaluation.informed import FederationEvidence
 from fedderm.evaluation.long_format import CALIBRATION
 from fedderm.evaluation.recalibration import EvaluationSettings, site_seed

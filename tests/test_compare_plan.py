@@ -10,7 +10,8 @@ from commands import fedderm
 from federations import raw_config, simulated, write_config
 
 from fedderm import config
-from fedderm.comparison.plan import Cell, cells_of, folds_of, merged
+from fedderm.comparison.folds import folds_of
+from fedderm.comparison.plan import Cell, cells_of, merged
 
 ARMS: dict[str, Any] = {
     "fedavg": {"strategy": {"name": "fedavg"}},

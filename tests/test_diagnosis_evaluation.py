@@ -13,7 +13,7 @@ from fedderm.evaluation.diagnosis import (
     merged,
     pool_performance,
 )
-from fedderm.evaluation.documents import DiagnosisEvaluation
+from fedderm.evaluation.head_documents import DiagnosisEvaluation
 
 NAMES = ("MEL", "NV", "BCC", "DF")
 SEED = np.random.SeedSequence(3)

@@ -13,7 +13,8 @@ from federations import raw_config, simulated, write_config
 from test_fed_isic2019 import fed
 
 from fedderm import config
-from fedderm.comparison.plan import cells_of, folds_of
+from fedderm.comparison.folds import folds_of
+from fedderm.comparison.plan import cells_of
 from fedderm.evaluation.documents import OperatingPoint
 from fedderm.evaluation.lesion_draws import Judged
 from fedderm.evaluation.scores import Scores

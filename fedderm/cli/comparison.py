@@ -12,7 +12,8 @@ from fedderm.cli.stopping import stop_is_ctrl_c
 from fedderm.comparison import build_comparison
 from fedderm.comparison.cell_row import CellRow
 from fedderm.comparison.folder import ComparisonFolder
-from fedderm.comparison.plan import cells_of, section_of
+from fedderm.comparison.folds import section_of
+from fedderm.comparison.plan import cells_of
 from fedderm.comparison.running import run_comparison
 from fedderm.report.formats import plural
 from fedderm.runtime import require_gpus

@@ -14,7 +14,8 @@ from filelock import FileLock, Timeout
 
 from fedderm import config
 from fedderm.comparison.cell_row import COLUMNS, CellRow, Status
-from fedderm.comparison.plan import Cell, section_of
+from fedderm.comparison.folds import section_of
+from fedderm.comparison.plan import Cell
 from fedderm.comparison.reading import CELLS
 from fedderm.comparison.scores import FILE, pooled_auc, read_scores
 from fedderm.environment import describe

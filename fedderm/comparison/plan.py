@@ -6,13 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from fedderm import config
 from fedderm.combinations import check_choices
 from fedderm.compare_settings import CompareSettings, slug
+from fedderm.comparison.folds import Raw, folds_of, parsed, raw_of, section_of
 from fedderm.config_sentences import nearest
 from fedderm.settings import Experiment
-
-Raw = dict[str, Any]
 
 _COMMON: Final = ("name", "seed", "sites", "compare", "data_root", "work_dir", "runs_dir", "resources")
 """What all cells share: one federation, one audit, one machine."""
@@ -26,10 +24,6 @@ _REPLACED_BY: Final = {
     "local_epochs": ("local_steps",),
     "baseline": ("baseline_site",),
 }
-
-
-FOLDS: Final = 5
-"""Of lesions, where the config does not say how many."""
 
 
 @dataclass(frozen=True)
@@ -49,73 +43,6 @@ class Cell:
     def id(self) -> str:
         """Return ``arm/seed``, then the site held out and the one that trains alone, where there is one."""
         return "/".join(one for one in (slug(self.arm), str(self.seed), self.held_out, self.trained) if one)
-
-
-def section_of(experiment: Experiment) -> CompareSettings:
-    """Return the section ``compare``; raises ValueError where the config has none."""
-    if experiment.compare is None:
-        raise ValueError(
-            "compare: is missing; say which arms and seeds to compare (docs/compare.md), or use fedderm run"
-        )
-    return experiment.compare
-
-
-def folds_of(experiment: Experiment) -> dict[str, Experiment]:
-    """Return the federation of each fold by the site held out, or by the fold of lesions; at "" the
-    experiment, where there are no folds.
-
-    A site that is held out has a held-out site's default splits; one that is listed as held out and trains in
-    a fold has a training site's. Raises ValueError for a name that is no site, and where none would train.
-    """
-    settings = section_of(experiment)
-    if settings.protocol == "fixed":
-        return {"": experiment}
-    if settings.protocol == "lesion_folds":
-        return _lesion_folds(experiment, settings.folds or FOLDS)
-    names = [site.name for site in experiment.sites]
-    rotation = settings.leave_out or names
-    for name in rotation:
-        if name not in names:
-            raise ValueError(
-                f"compare.leave_out: {name} is no site of this experiment{nearest(name, names)}; there are "
-                f"{', '.join(names)}"
-            )
-    return {name: _fold(experiment, name, rotation) for name in names if name in rotation}
-
-
-def _lesion_folds(experiment: Experiment, number: int) -> dict[str, Experiment]:
-    """Return the federation of each fold of lesions.
-
-    Raises ValueError for a held-out site, which trains on no lesions, and for a site with a fold already.
-    """
-    for site in experiment.sites:
-        wrong, mend = "", ""
-        if site.role != "train":
-            wrong, mend = "is held out", "give it role: train, or leave it out"
-        elif site.fold is not None:
-            wrong, mend = "has a fold of its own", "remove its fold"
-        if wrong:
-            raise ValueError(
-                "compare.protocol: lesion_folds tests each lesion of a site while its others train, and "
-                f"{site.name} {wrong}; {mend}"
-            )
-    found = {}
-    for index in range(number):
-        raw = _raw(experiment)
-        for site in raw["sites"]:
-            site["fold"] = {"index": index, "of": number}
-        found[f"fold{index + 1}"] = _parsed(raw, f"compare.protocol: fold {index + 1} of {number}")
-    return found
-
-
-def _fold(experiment: Experiment, left_out: str, rotation: Sequence[str]) -> Experiment:
-    raw = _raw(experiment)
-    for site in raw["sites"]:
-        if site["name"] == left_out:
-            site.update(role="held-out", splits=None)
-        elif site["name"] in rotation and site["role"] == "held-out":
-            site.update(role="train", splits=None)
-    return _parsed(raw, f"compare.protocol: with {left_out} held out")
 
 
 def cells_of(experiment: Experiment) -> list[Cell]:
@@ -172,7 +99,7 @@ def _cells(
     settings: CompareSettings,
 ) -> list[Cell]:
     """Return an arm's cells of one seed and fold: one; of a local arm without a site, one a training site."""
-    raw = merged(_raw(federation), changes)
+    raw = merged(raw_of(federation), changes)
     given = {"training": {"seed": seed}, "evaluation": {"bootstrap": settings.cell_bootstrap}}
     if all(isinstance(raw[section], dict) for section in given):
         raw = merged(raw, given)
@@ -181,7 +108,7 @@ def _cells(
         alone = [site.name for site in federation.sites if site.role == "train"]
     found = []
     for site in alone:
-        experiment = _parsed({**raw, "baseline_site": site}, where)
+        experiment = parsed({**raw, "baseline_site": site}, where)
         found.append(Cell(label, seed, experiment, held_out, experiment.baseline_site or ""))
     return found
 
@@ -280,17 +207,6 @@ def _check_choices(cells: Sequence[Cell], settings: CompareSettings) -> None:
 
 def _where(label: str, settings: CompareSettings) -> str:
     return f"compare.arms.{label}" if label in settings.arms else f"compare.grid, arm '{label}'"
-
-
-def _parsed(raw: Raw, where: str) -> Experiment:
-    try:
-        return config.parse(raw)
-    except config.ConfigError as error:
-        raise ValueError(f"{where}: {error}") from error
-
-
-def _raw(experiment: Experiment) -> Raw:
-    return {**experiment.model_dump(mode="json"), "compare": None}
 
 
 def _nested(path: str, value: Any) -> Raw:

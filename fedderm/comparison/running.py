@@ -6,9 +6,10 @@ from typing import Protocol
 
 from fedderm.comparison.cell_row import CellRow
 from fedderm.comparison.folder import ComparisonFolder
+from fedderm.comparison.folds import folds_of
 from fedderm.comparison.job import Job
 from fedderm.comparison.kept_settings import refuse_other_settings
-from fedderm.comparison.plan import Cell, cells_of, folds_of
+from fedderm.comparison.plan import Cell, cells_of
 from fedderm.comparison.schedule import CellObserver, Order, run_cells
 from fedderm.gpu_sharing import settled
 from fedderm.preparation import (

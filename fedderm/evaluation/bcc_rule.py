@@ -7,7 +7,8 @@ pigment network, and one positive criterion or more. arXiv 2407.00104 asks it of
 import numpy as np
 from numpy.typing import NDArray
 
-from fedderm.evaluation.documents import Estimate, PatternEvaluation, PatternRates
+from fedderm.evaluation.documents import Estimate
+from fedderm.evaluation.head_documents import PatternEvaluation, PatternRates
 from fedderm.evaluation.proportions import auc_interval, wilson
 from fedderm.evaluation.ranking import auc
 from sites.diagnoses import BCC_PATTERNS, CLASSES

@@ -11,13 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
 
-from fedderm.evaluation.documents import (
-    DiagnosisEvaluation,
-    DiagnosisPerformance,
-    Estimate,
-    SiteEvaluation,
-    Unit,
-)
+from fedderm.evaluation.documents import Estimate, SiteEvaluation, Unit
+from fedderm.evaluation.head_documents import DiagnosisEvaluation, DiagnosisPerformance
 from fedderm.evaluation.intervals import lesion_weights, percentile
 from fedderm.evaluation.metrics import macro_f1
 from fedderm.evaluation.scores import Floats, Ints

@@ -1,19 +1,16 @@
 """The documents an evaluation leaves: what a site sends back and what the report reads."""
 
-from typing import Annotated, Final, Literal, Self
+from typing import Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field
 
-Unit = Literal["image", "lesion"]
+from fedderm.evaluation.document import Document as Document
+from fedderm.evaluation.document import Estimate as Estimate
+from fedderm.evaluation.document import Unit as Unit
+from fedderm.evaluation.head_documents import DiagnosisEvaluation, PatternEvaluation
 
 WITH_PRIOR: Final = "train-with-prior"
 """The pool of the training sites in which each adds its own log odds of malignancy to its scores."""
-
-
-class Document(BaseModel):
-    """A frozen document that round-trips through JSON."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 CalibrationKind = Literal["identity", "temperature", "platt", "beta", "isotonic"]
@@ -30,7 +27,7 @@ class OperatingPoint(Document):
     intercept: float
     beta: tuple[float, float, float] | None = None
     """beta: ``logit p = a ln s - b ln(1 - s) + c`` with ``s = sigmoid(logit)`` and these (a, b, c)."""
-    knots: list[tuple[float, float]] = []
+    knots: list[tuple[float, float]] = Field(default_factory=list)
     """isotonic: ascending (raw logit, probability); straight between two, constant outside."""
     prior_shift: float = 0.0
     """Added to ``logit p`` of any map: the log odds ratio of a prevalence estimated without labels."""
@@ -55,14 +52,6 @@ class Certificate(Document):
     """The fewest malignant lesions with which any threshold can be certified."""
     certified: bool
     sentence: str
-
-
-class Estimate(Document):
-    """A value with its interval; None where undefined (a class is absent) or no interval was asked for."""
-
-    value: float | None
-    lower: float | None = None
-    upper: float | None = None
 
 
 class Performance(Document):
@@ -203,77 +192,6 @@ class PersonalEvaluation(Document):
     """On the test split, at that operating point."""
 
 
-class PatternRates(Document):
-    """A pattern head against the annotators' consensus, on the test lesions that have a label."""
-
-    pattern: str
-    n: int
-    positives: int
-    sensitivity: Estimate
-    specificity: Estimate
-    auc: Estimate
-
-
-class PatternEvaluation(Document):
-    """The heads of BCC and its dermoscopic patterns on the test lesions (fedderm.evaluation.bcc_rule)."""
-
-    n: int
-    positives: int
-    """Lesions that are BCC."""
-    accuracy: Estimate
-    precision: Estimate
-    recall: Estimate
-    auc: Estimate
-    rule_obeyed: Estimate
-    """Lesions of which the BCC head says what the rule makes of the pattern heads."""
-    rule_obeyed_bcc: Estimate
-    """Of those that the BCC head calls BCC."""
-    rule_obeyed_other: Estimate
-    """Of the others."""
-    relevant_found: Estimate
-    """True BCC of which a positive pattern's head says yes."""
-    exclusion_met: Estimate
-    """Other lesions of which the pigment network's head says yes."""
-    patterns: list[PatternRates]
-    """Empty where no test image has a label."""
-
-
-class DiagnosisPerformance(Document):
-    """The head of diagnoses on the images or lesions of a split, or of a pool, that have a label.
-
-    A site's minimum cell size is kept by moving what is small (fedderm.evaluation.diagnosis), and every
-    number here follows from what is left.
-    """
-
-    n: int
-    confusion: list[list[Annotated[int, Field(ge=0)]]]
-    """``(K, K)`` rows are true diagnoses, columns the likeliest; matrices of several sites add up."""
-    f1: dict[str, Estimate]
-    """By diagnosis; without a value where no unit has it."""
-    macro_f1: Estimate
-    """Over the diagnoses that some unit has."""
-    accuracy: Estimate
-
-
-class DiagnosisEvaluation(Document):
-    """What a model's head of diagnoses is worth."""
-
-    names: list[str]
-    """The K diagnoses, in the order of the confusion matrices."""
-    splits: dict[str, dict[Unit, DiagnosisPerformance]]
-    """By split (of a site), or by role (of the pool of test splits, lesions alone)."""
-
-    @model_validator(mode="after")
-    def _one_row_and_column_a_diagnosis(self) -> Self:
-        for one in (found for units in self.splits.values() for found in units.values()):
-            if [len(row) for row in one.confusion] != [len(self.names)] * len(self.names):
-                raise ValueError(
-                    f"a confusion matrix of {len(self.names)} diagnoses has another shape; update fedderm at "
-                    "the site"
-                )
-        return self
-
-
 class SiteEvaluation(Document):
     """Everything a site says about the final model: before and after its own recalibration."""
 
@@ -296,13 +214,13 @@ class SiteEvaluation(Document):
     roc: dict[Unit, Roc]
     reliability_before: list[ReliabilityBin]
     reliability_after: list[ReliabilityBin]
-    thresholds: list[ThresholdOffer] = []
-    zones: list[Zone] = []
+    thresholds: list[ThresholdOffer] = Field(default_factory=list)
+    zones: list[Zone] = Field(default_factory=list)
     decisions: PairedDecisions | None = None
     """Before and after, on the test lesions."""
     shift: ShiftDiagnosis | None = None
-    subgroups: list[Subgroup] = []
-    subgroup_gaps: list[SubgroupGap] = []
+    subgroups: list[Subgroup] = Field(default_factory=list)
+    subgroup_gaps: list[SubgroupGap] = Field(default_factory=list)
     patterns: PatternEvaluation | None = None
     """Of a model with pattern heads."""
     diagnosis_head: DiagnosisEvaluation | None = None

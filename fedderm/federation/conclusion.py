@@ -12,7 +12,8 @@ from fedderm import __version__, messages
 from fedderm.evaluation.counts import UNITS, Counts
 from fedderm.evaluation.diagnosis import pool_diagnoses
 from fedderm.evaluation.disclosure import FLOOR
-from fedderm.evaluation.documents import DiagnosisEvaluation, SiteEvaluation, Unit
+from fedderm.evaluation.documents import SiteEvaluation, Unit
+from fedderm.evaluation.head_documents import DiagnosisEvaluation
 from fedderm.evaluation.long_format import CALIBRATION, POOLS, long_rows_of_federation, long_rows_of_site
 from fedderm.evaluation.recalibration import evaluate_federation
 from fedderm.evaluation.replicates import COARSE_BINS, sum_replicates
