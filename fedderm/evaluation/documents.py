@@ -2,6 +2,8 @@
 
 from typing import Final, Literal
 
+from pydantic import Field
+
 from fedderm.evaluation.document import Document as Document
 from fedderm.evaluation.document import Estimate as Estimate
 from fedderm.evaluation.document import Unit as Unit
@@ -25,7 +27,7 @@ class OperatingPoint(Document):
     intercept: float
     beta: tuple[float, float, float] | None = None
     """beta: ``logit p = a ln s - b ln(1 - s) + c`` with ``s = sigmoid(logit)`` and these (a, b, c)."""
-    knots: list[tuple[float, float]] = []
+    knots: list[tuple[float, float]] = Field(default_factory=list)
     """isotonic: ascending (raw logit, probability); straight between two, constant outside."""
     prior_shift: float = 0.0
     """Added to ``logit p`` of any map: the log odds ratio of a prevalence estimated without labels."""
@@ -210,13 +212,13 @@ class SiteEvaluation(Document):
     roc: dict[Unit, Roc]
     reliability_before: list[ReliabilityBin]
     reliability_after: list[ReliabilityBin]
-    thresholds: list[ThresholdOffer] = []
-    zones: list[Zone] = []
+    thresholds: list[ThresholdOffer] = Field(default_factory=list)
+    zones: list[Zone] = Field(default_factory=list)
     decisions: PairedDecisions | None = None
     """Before and after, on the test lesions."""
     shift: ShiftDiagnosis | None = None
-    subgroups: list[Subgroup] = []
-    subgroup_gaps: list[SubgroupGap] = []
+    subgroups: list[Subgroup] = Field(default_factory=list)
+    subgroup_gaps: list[SubgroupGap] = Field(default_factory=list)
     patterns: PatternEvaluation | None = None
     """Of a model with pattern heads."""
     diagnosis_head: DiagnosisEvaluation | None = None
