@@ -8,9 +8,12 @@ from typing import Any, Self
 import numpy as np
 from scipy.special import expit, softmax
 
+from fedderm.caution import caution
 from fedderm.evaluation.bcc_rule import suggests_bcc
 from fedderm.evaluation.calibration_maps import CalibrationMap
+from fedderm.evaluation.distance import Familiar
 from fedderm.evaluation.documents import OperatingPoint
+from fedderm.evaluation.shift_reference import ShiftReference
 from fedderm.inference import Floats, ImageScores, score_images
 from fedderm.model.cascade import Cascade
 from fedderm.model.state import load_arrays
@@ -20,6 +23,7 @@ from sites.diagnoses import BCC_PATTERNS, CLASSES
 from sites.images import Pixels, read_image, shades_of_grey, to_square
 
 _DESCRIPTION, _WEIGHTS = "model.json", "model.safetensors"
+REFERENCE = "reference.safetensors"
 
 
 class _UnknownSiteError(ValueError):
@@ -47,6 +51,17 @@ class Prediction:
     """Of each dermoscopic pattern of BCC, not calibrated."""
     rule_suggests_bcc: bool | None = None
     """What the clinical rule makes of the patterns: pigment network excludes, any other suggests."""
+    spread: float | None = None
+    """Standard deviation of the probability over mirrored views; None of a model with one view."""
+    agreement: float | None = None
+    """Share of the views whose own decision is this one; None of a model with one view."""
+    distance: float | None = None
+    """How far the image lies from those of training sites, over the distance that 1 % of theirs exceed."""
+    out_of_distribution: bool | None = None
+    """Whether that is above 1; None where the model's folder does not say what training images look like."""
+    abstains: bool = False
+    """Whether a person should decide; probability and decision are what they would be without."""
+    abstains_because: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON; of a model without pattern heads nothing of patterns."""
@@ -65,6 +80,8 @@ class Predictor:
     settings: ModelSettings
     point: OperatingPoint
     views: int
+    familiar: Familiar | None = None
+    """What training sites' images look like; None where the folder does not tell."""
 
     @classmethod
     def open(cls, path: Path, site: str | None = None) -> Self:
@@ -84,7 +101,7 @@ class Predictor:
             raise damaged(folder, error) from error
         model = Cascade(settings, pretrained=False)
         load_arrays(model, read_arrays(folder / _WEIGHTS))
-        return cls(model, settings, point, views)
+        return cls(model, settings, point, views, read_familiar(folder))
 
     def pixels(self, image: Path) -> Pixels:
         """Return the whole image (H, W, 3), its colours as the model sees them; ImageUnreadable for none."""
@@ -99,21 +116,30 @@ class Predictor:
         return to_square(pixels, side or self.settings.image_size, self.settings.crop)
 
     def scores(self, square: Pixels) -> ImageScores:
-        """Return the logits of one image's prepared pixels ``square``."""
-        return score_images(self.model, square[None], np.zeros(1, np.int64), self.views)
+        """Return the logits of one image's prepared pixels ``square``: the mean over its views."""
+        return _mean(self.view_scores(square))
+
+    def view_scores(self, square: Pixels) -> ImageScores:
+        """Return the logits of each mirror image of ``square``, a row a view, in ``mirror_images``' order."""
+        views = np.stack([square, square[:, ::-1], square[::-1], square[::-1, ::-1]][: self.views])
+        return score_images(self.model, views, np.arange(len(views)), 1)
 
     def logits(self, image: Path) -> tuple[Floats, Floats | None]:
         """Return the triage logit (1,) and the differential logits (1, 3), None in the binary scheme."""
         found = self.scores(self.square(self.pixels(image)))
         return found.triage, found.differential
 
-    def predict(self, image: Path) -> Prediction:
-        """Return the prediction for one image file; raises ImageUnreadable where it is none."""
-        return self.predict_square(image, self.square(self.pixels(image)))
+    def predict(self, image: Path, agreement: float = 1.0) -> Prediction:
+        """Return the prediction for one image file; raises ImageUnreadable where it is none.
 
-    def predict_square(self, image: Path, square: Pixels) -> Prediction:
+        The model abstains where a share of fewer than ``agreement`` views decides as their mean.
+        """
+        return self.predict_square(image, self.square(self.pixels(image)), agreement)
+
+    def predict_square(self, image: Path, square: Pixels, agreement: float = 1.0) -> Prediction:
         """Return the prediction for the prepared pixels ``square`` of the file ``image``."""
-        scores = self.scores(square)
+        seen = self.view_scores(square)
+        scores = _mean(seen)
         triage, differential = scores.triage, scores.differential
         logit = float(triage[0])
         probability = float(CalibrationMap.of(self.point).probabilities(triage)[0])
@@ -132,7 +158,27 @@ class Predictor:
             self.point.threshold_probability,
             shares,
             **_patterns(scores.patterns),
+            **self._caution(seen, scores, malignant, agreement),
         )
+
+    def _caution(self, seen: ImageScores, mean: ImageScores, malignant: bool, least: float) -> dict[str, Any]:
+        """Return the fields of a prediction that say whether to rely on it."""
+        distance = None if self.familiar is None else float(self.familiar.of(mean.features)[0])
+        probabilities = CalibrationMap.of(self.point).probabilities(seen.triage)
+        found = caution(probabilities, seen.triage >= self.point.threshold, malignant, distance, least)
+        return {
+            "spread": found.spread,
+            "agreement": found.agreement,
+            "distance": found.distance,
+            "out_of_distribution": None if distance is None else distance > 1,
+            "abstains": bool(found.reasons),
+            "abstains_because": found.reasons,
+        }
+
+
+def _mean(seen: ImageScores) -> ImageScores:
+    """Return the mean over views (V, ...) as one image's scores, whatever a model gives."""
+    return ImageScores(*(None if one is None else one.mean(axis=0, keepdims=True) for one in seen))
 
 
 def _patterns(logits: Floats | None) -> dict[str, Any]:
@@ -157,6 +203,21 @@ def model_folder(path: Path) -> Path:
     raise ValueError(
         f"{path}: holds no model (model/model.json is missing); give the folder of a finished run"
     )
+
+
+def read_familiar(folder: Path) -> Familiar | None:
+    """Return what training sites' images look like, None where a model's folder does not say.
+
+    Folders of earlier versions do not. Raises ValueError where the file is damaged.
+    """
+    path = folder / REFERENCE
+    if not path.is_file():
+        return None
+    arrays = read_arrays(path)
+    try:
+        return Familiar.from_arrays(ShiftReference.from_arrays(arrays).features, arrays)
+    except ValueError as error:
+        raise ValueError(f"{path}: is damaged ({error}); copy it again") from error
 
 
 def read_description(folder: Path) -> dict[str, Any]:
