@@ -39,7 +39,8 @@ def caution(
 ) -> Caution:
     """Return the caution for a ``decision`` of which the views say ``probabilities`` and ``malignant`` (V,).
 
-    The model abstains where a share of fewer than ``least`` views decides as their mean, and beyond the level.
+    The model abstains where fewer than a share ``least`` of the views decide as their mean, and beyond the
+    level.
     """
     several = len(probabilities) > 1
     agreement = float(np.mean(malignant == decision))

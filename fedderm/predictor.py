@@ -1,6 +1,5 @@
 """A trained model put to use on single images: calibrated probability, decision, differential."""
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -13,21 +12,22 @@ from fedderm.evaluation.bcc_rule import suggests_bcc
 from fedderm.evaluation.calibration_maps import CalibrationMap
 from fedderm.evaluation.distance import Familiar
 from fedderm.evaluation.documents import OperatingPoint
-from fedderm.evaluation.shift_reference import ShiftReference
 from fedderm.inference import Floats, ImageScores, score_images
 from fedderm.model.cascade import Cascade
 from fedderm.model.state import load_arrays
+from fedderm.model_folder import (
+    WEIGHTS,
+    UnknownSite,
+    damaged,
+    model_folder,
+    point_of,
+    read_description,
+    read_familiar,
+)
 from fedderm.settings import ModelSettings
 from fedderm.weights import read_arrays
 from sites.diagnoses import BCC_PATTERNS, CLASSES
 from sites.images import Pixels, read_image, shades_of_grey, to_square
-
-_DESCRIPTION, _WEIGHTS = "model.json", "model.safetensors"
-REFERENCE = "reference.safetensors"
-
-
-class _UnknownSiteError(ValueError):
-    """A site that the model has no operating point for."""
 
 
 @dataclass(frozen=True)
@@ -93,14 +93,14 @@ class Predictor:
         description = read_description(folder)
         try:
             settings = ModelSettings.model_validate(description["model"])
-            point = OperatingPoint.model_validate(_point(description, site))
+            point = OperatingPoint.model_validate(point_of(description, site))
             views = int(description["views"])
-        except _UnknownSiteError:
+        except UnknownSite:
             raise
         except (KeyError, TypeError, ValueError) as error:
             raise damaged(folder, error) from error
         model = Cascade(settings, pretrained=False)
-        load_arrays(model, read_arrays(folder / _WEIGHTS))
+        load_arrays(model, read_arrays(folder / WEIGHTS))
         return cls(model, settings, point, views, read_familiar(folder))
 
     def pixels(self, image: Path) -> Pixels:
@@ -178,7 +178,7 @@ class Predictor:
 
 def _mean(seen: ImageScores) -> ImageScores:
     """Return the mean over views (V, ...) as one image's scores, whatever a model gives."""
-    return ImageScores(*(None if one is None else one.mean(axis=0, keepdims=True) for one in seen))
+    return ImageScores._make(None if one is None else one.mean(axis=0, keepdims=True) for one in seen)
 
 
 def _patterns(logits: Floats | None) -> dict[str, Any]:
@@ -190,63 +190,3 @@ def _patterns(logits: Floats | None) -> dict[str, Any]:
         "patterns": dict(zip(BCC_PATTERNS, patterns, strict=True)),
         "rule_suggests_bcc": bool(suggests_bcc(logits[:, 1:] >= 0)[0]),
     }
-
-
-def model_folder(path: Path) -> Path:
-    """Return the folder of the model that ``path`` names: a run's folder, a model's, or its file of weights.
-
-    Raises ValueError where there is none.
-    """
-    for folder in (path / "model", path, path.parent):
-        if (folder / _DESCRIPTION).is_file() and (folder != path.parent or path.name == _WEIGHTS):
-            return folder
-    raise ValueError(
-        f"{path}: holds no model (model/model.json is missing); give the folder of a finished run"
-    )
-
-
-def read_familiar(folder: Path) -> Familiar | None:
-    """Return what training sites' images look like, None where a model's folder does not say.
-
-    Folders of earlier versions do not. Raises ValueError where the file is damaged.
-    """
-    path = folder / REFERENCE
-    if not path.is_file():
-        return None
-    arrays = read_arrays(path)
-    try:
-        return Familiar.from_arrays(ShiftReference.from_arrays(arrays).features, arrays)
-    except ValueError as error:
-        raise ValueError(f"{path}: is damaged ({error}); copy it again") from error
-
-
-def read_description(folder: Path) -> dict[str, Any]:
-    """Return ``model.json``; raises ValueError where it is damaged."""
-    try:
-        found = json.loads((folder / _DESCRIPTION).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise damaged(folder, error) from error
-    if not isinstance(found, dict):
-        raise damaged(folder, TypeError("it is no object"))
-    return found
-
-
-def damaged(folder: Path, error: Exception) -> ValueError:
-    """Return the sentence for a ``model.json`` that lacks something."""
-    reason = " ".join(str(error).split())
-    return ValueError(f"{folder / _DESCRIPTION}: is damaged ({reason}); copy it again")
-
-
-def _point(description: dict[str, Any], site: str | None) -> Any:
-    if site is None:
-        return description["federation_point"]
-    points = description["site_points"]
-    if site not in points:
-        raise _UnknownSiteError(f"--site {site}: this model knows the sites {', '.join(points)}")
-    if site in description.get("adapted_sites", ()):
-        raise _UnknownSiteError(
-            f"--site {site}: was judged with BatchNorm statistics of its own images, which this folder does "
-            "not hold, so that its threshold is not this model's; leave --site out, or run with "
-            "strategy.parameters held_out: mean"
-        )
-    return points[site]
