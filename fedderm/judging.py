@@ -9,6 +9,7 @@ from fedderm.evaluation.bcc_rule import evaluate_patterns
 from fedderm.evaluation.counts import Counts, counts_of
 from fedderm.evaluation.diagnosis import evaluate_diagnoses
 from fedderm.evaluation.disclosure import folded, told
+from fedderm.evaluation.distance import BINS, distance_histogram, distances
 from fedderm.evaluation.documents import (
     WITH_PRIOR,
     OperatingPoint,
@@ -21,7 +22,7 @@ from fedderm.evaluation.informed import FederationEvidence
 from fedderm.evaluation.long_format import CALIBRATION
 from fedderm.evaluation.recalibration import EvaluationSettings, site_seed
 from fedderm.evaluation.replicates import Replicates, site_replicates
-from fedderm.evaluation.scores import Scores
+from fedderm.evaluation.scores import Ints, Scores
 from fedderm.evaluation.shift import diagnose
 from fedderm.evaluation.shift_reference import ShiftReference
 from fedderm.evaluation.site_evaluation import evaluate_site
@@ -54,6 +55,9 @@ class Judged:
     """Keys ``pool.unit``."""
     scores: Mapping[str, Scores]
     """By split, of each image in the order of the site's table: they stay at the site."""
+    distances: Ints
+    """``(512,)`` how far a training site's calibration images lie from the reference; zeros where there is
+    none, and of a held-out site."""
 
 
 def judge(
@@ -86,6 +90,7 @@ def judge(
         "diagnosis_head": _diagnoses(site, {"calibration": calibration, "test": test}, terms),
     }
     evaluation = evaluation.model_copy(update=further)
+    away = _distances(site, calibration, frame)
     pools = _pools(site, test.scores, terms)
     shown: dict[str, Counts] = {}
     for pool, one in {**pools, CALIBRATION: folded(calibration.scores, site.settings.min_cell)}.items():
@@ -106,7 +111,7 @@ def judge(
         personal = _personal(site, model, terms, frame, views)
         evaluation = evaluation.model_copy(update={"personal": personal})
     scores = {"calibration": calibration.scores, "test": test.scores}
-    return Judged(evaluation, shown, replicates, scores)
+    return Judged(evaluation, shown, replicates, scores, away)
 
 
 def _patterns(site: LocalSite, test: Seen) -> PatternEvaluation | None:
@@ -186,6 +191,14 @@ def _shift(site: LocalSite, calibration: Seen, frame: Frame, terms: Terms) -> Sh
         seed=int(np.asarray(seed)[0]),
         positives_needed=positives_needed(settings.target_sensitivity, settings.confidence),
     )
+
+
+def _distances(site: LocalSite, calibration: Seen, frame: Frame) -> Ints:
+    """Return where a training site's calibration images lie: what is usual is told by training sites."""
+    if frame.reference is None or site.settings.role != "train" or not frame.reference.features.numbers.any():
+        return np.zeros(BINS, np.int64)
+    found = distances(frame.reference.features, calibration.features)
+    return distance_histogram(found, site.settings.min_cell)
 
 
 def _pools(site: LocalSite, test: Scores, terms: Terms) -> dict[str, Scores]:

@@ -28,7 +28,7 @@ RECALIBRATE: Final = "query.recalibrate"
 
 _ARRAYS, _CONFIG, _METRICS, _CARD = "arrays", "config", "metrics", "card"
 _COUNTS, _REPLICATES, _DOCUMENT, _MOMENTS = "counts", "replicates", "evaluation", "moments"
-_FEATURES, _REFERENCE = "features", "reference"
+_FEATURES, _REFERENCE, _DISTANCES = "features", "reference", "distances"
 _VERSION = "fedderm-version"
 
 
@@ -200,8 +200,12 @@ def evaluation_reply(
     document: str,
     counts: Mapping[str, npt.NDArray[Any]],
     replicates: Mapping[Any, npt.NDArray[Any]],
+    distances: Mapping[str, npt.NDArray[Any]],
 ) -> Message:
-    """Return a site's answer to ``recalibrate``: its document, its counts and its bootstrap replicates."""
+    """Return a site's answer to ``recalibrate``: its document, its counts and its bootstrap replicates.
+
+    Of a training site also how far its images lie from the reference, where there is one.
+    """
     content = RecordDict(
         {
             _DOCUMENT: ConfigRecord({"json": document}),
@@ -209,6 +213,8 @@ def evaluation_reply(
             _REPLICATES: to_record(replicates),
         }
     )
+    if distances:
+        content[_DISTANCES] = to_record(distances)
     return Message(content, reply_to=message)
 
 
@@ -216,6 +222,12 @@ def read_evaluation(message: Message) -> tuple[str, Arrays]:
     """Return the document and the replicates of an answer to ``recalibrate``."""
     document = str(message.content.config_records[_DOCUMENT]["json"])
     return document, from_record(message.content.array_records[_REPLICATES])
+
+
+def read_distances(message: Message) -> Arrays:
+    """Return the distances of an answer to ``recalibrate``; empty where it has none."""
+    record = message.content.get(_DISTANCES)
+    return from_record(record) if isinstance(record, ArrayRecord) else {}
 
 
 def given_up_images(instruction: Instruction, site: str) -> tuple[str, frozenset[str]]:

@@ -1,6 +1,5 @@
 """A trained model put to use on single images: calibrated probability, decision, differential."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,23 +8,28 @@ from typing import Any, Self
 import numpy as np
 from scipy.special import expit, softmax
 
+from fedderm.caution import caution
 from fedderm.evaluation.bcc_rule import suggests_bcc
 from fedderm.evaluation.calibration_maps import CalibrationMap
+from fedderm.evaluation.distance import Familiar
 from fedderm.evaluation.documents import OperatingPoint
 from fedderm.inference import Floats, ImageScores, score_images
 from fedderm.model.cascade import Cascade
 from fedderm.model.state import load_arrays
+from fedderm.model_folder import (
+    WEIGHTS,
+    UnknownSite,
+    damaged,
+    model_folder,
+    point_of,
+    read_description,
+    read_familiar,
+)
 from fedderm.settings import ModelSettings
 from fedderm.weights import read_arrays
 from sites.diagnoses import BCC_PATTERNS, CLASSES
 from sites.diagnosis_schemes import NAMES
 from sites.images import Pixels, read_image, shades_of_grey, to_square
-
-_DESCRIPTION, _WEIGHTS = "model.json", "model.safetensors"
-
-
-class _UnknownSiteError(ValueError):
-    """A site that the model has no operating point for."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,17 @@ class Prediction:
     """What the clinical rule makes of the patterns: pigment network excludes, any other suggests."""
     diagnoses: dict[str, float] | None = None
     """Probability of each diagnosis, most likely first, not calibrated; None of a model without that head."""
+    spread: float | None = None
+    """Standard deviation of the probability over mirrored views; None of a model with one view."""
+    agreement: float | None = None
+    """Share of the views whose own decision is this one; None of a model with one view."""
+    distance: float | None = None
+    """How far the image lies from those of training sites, over the distance that 1 % of theirs exceed."""
+    out_of_distribution: bool | None = None
+    """Whether that is above 1; None where the model's folder does not say what training images look like."""
+    abstains: bool = False
+    """Whether a person should decide; probability and decision are what they would be without."""
+    abstains_because: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON; nothing of patterns or diagnoses of a model without those heads."""
@@ -71,6 +86,8 @@ class Predictor:
     settings: ModelSettings
     point: OperatingPoint
     views: int
+    familiar: Familiar | None = None
+    """What training sites' images look like; None where the folder does not tell."""
 
     @classmethod
     def open(cls, path: Path, site: str | None = None) -> Self:
@@ -82,15 +99,15 @@ class Predictor:
         description = read_description(folder)
         try:
             settings = ModelSettings.model_validate(description["model"])
-            point = OperatingPoint.model_validate(_point(description, site))
+            point = OperatingPoint.model_validate(point_of(description, site))
             views = int(description["views"])
-        except _UnknownSiteError:
+        except UnknownSite:
             raise
         except (KeyError, TypeError, ValueError) as error:
             raise damaged(folder, error) from error
         model = Cascade(settings, pretrained=False)
-        load_arrays(model, read_arrays(folder / _WEIGHTS))
-        return cls(model, settings, point, views)
+        load_arrays(model, read_arrays(folder / WEIGHTS))
+        return cls(model, settings, point, views, read_familiar(folder))
 
     def pixels(self, image: Path) -> Pixels:
         """Return the whole image (H, W, 3), its colours as the model sees them; ImageUnreadable for none."""
@@ -105,21 +122,30 @@ class Predictor:
         return to_square(pixels, side or self.settings.image_size, self.settings.crop)
 
     def scores(self, square: Pixels) -> ImageScores:
-        """Return the logits of one image's prepared pixels ``square``."""
-        return score_images(self.model, square[None], np.zeros(1, np.int64), self.views)
+        """Return the logits of one image's prepared pixels ``square``: the mean over its views."""
+        return _mean(self.view_scores(square))
+
+    def view_scores(self, square: Pixels) -> ImageScores:
+        """Return the logits of each mirror image of ``square``, a row a view, in ``mirror_images``' order."""
+        views = np.stack([square, square[:, ::-1], square[::-1], square[::-1, ::-1]][: self.views])
+        return score_images(self.model, views, np.arange(len(views)), 1)
 
     def logits(self, image: Path) -> tuple[Floats, Floats | None]:
         """Return the triage logit (1,) and the differential logits (1, 3), None in the binary scheme."""
         found = self.scores(self.square(self.pixels(image)))
         return found.triage, found.differential
 
-    def predict(self, image: Path) -> Prediction:
-        """Return the prediction for one image file; raises ImageUnreadable where it is none."""
-        return self.predict_square(image, self.square(self.pixels(image)))
+    def predict(self, image: Path, agreement: float = 1.0) -> Prediction:
+        """Return the prediction for one image file; raises ImageUnreadable where it is none.
 
-    def predict_square(self, image: Path, square: Pixels) -> Prediction:
+        The model abstains where a share of fewer than ``agreement`` views decides as their mean.
+        """
+        return self.predict_square(image, self.square(self.pixels(image)), agreement)
+
+    def predict_square(self, image: Path, square: Pixels, agreement: float = 1.0) -> Prediction:
         """Return the prediction for the prepared pixels ``square`` of the file ``image``."""
-        scores = self.scores(square)
+        seen = self.view_scores(square)
+        scores = _mean(seen)
         triage, differential = scores.triage, scores.differential
         logit = float(triage[0])
         probability = float(CalibrationMap.of(self.point).probabilities(triage)[0])
@@ -136,17 +162,37 @@ class Predictor:
             shares,
             **_patterns(scores.patterns),
             diagnoses=None if scores.diagnoses is None else _shares(self._diagnoses, scores.diagnoses[0]),
+            **self._caution(seen, scores, malignant, agreement),
         )
 
     @property
     def _diagnoses(self) -> tuple[str, ...]:
         return NAMES[self.settings.diagnoses]
 
+    def _caution(self, seen: ImageScores, mean: ImageScores, malignant: bool, least: float) -> dict[str, Any]:
+        """Return the fields of a prediction that say whether to rely on it."""
+        distance = None if self.familiar is None else float(self.familiar.of(mean.features)[0])
+        probabilities = CalibrationMap.of(self.point).probabilities(seen.triage)
+        found = caution(probabilities, seen.triage >= self.point.threshold, malignant, distance, least)
+        return {
+            "spread": found.spread,
+            "agreement": found.agreement,
+            "distance": found.distance,
+            "out_of_distribution": None if distance is None else distance > 1,
+            "abstains": bool(found.reasons),
+            "abstains_because": found.reasons,
+        }
+
 
 def _shares(names: Sequence[str], logits: Floats) -> dict[str, float]:
     """Return the softmax of ``logits`` (K,) by name, most likely first."""
     named = zip(names, softmax(logits), strict=True)
     return {name: round(float(share), 6) for name, share in sorted(named, key=lambda item: -item[1])}
+
+
+def _mean(seen: ImageScores) -> ImageScores:
+    """Return the mean over views (V, ...) as one image's scores, whatever a model gives."""
+    return ImageScores._make(None if one is None else one.mean(axis=0, keepdims=True) for one in seen)
 
 
 def _patterns(logits: Floats | None) -> dict[str, Any]:
@@ -158,48 +204,3 @@ def _patterns(logits: Floats | None) -> dict[str, Any]:
         "patterns": dict(zip(BCC_PATTERNS, patterns, strict=True)),
         "rule_suggests_bcc": bool(suggests_bcc(logits[:, 1:] >= 0)[0]),
     }
-
-
-def model_folder(path: Path) -> Path:
-    """Return the folder of the model that ``path`` names: a run's folder, a model's, or its file of weights.
-
-    Raises ValueError where there is none.
-    """
-    for folder in (path / "model", path, path.parent):
-        if (folder / _DESCRIPTION).is_file() and (folder != path.parent or path.name == _WEIGHTS):
-            return folder
-    raise ValueError(
-        f"{path}: holds no model (model/model.json is missing); give the folder of a finished run"
-    )
-
-
-def read_description(folder: Path) -> dict[str, Any]:
-    """Return ``model.json``; raises ValueError where it is damaged."""
-    try:
-        found = json.loads((folder / _DESCRIPTION).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise damaged(folder, error) from error
-    if not isinstance(found, dict):
-        raise damaged(folder, TypeError("it is no object"))
-    return found
-
-
-def damaged(folder: Path, error: Exception) -> ValueError:
-    """Return the sentence for a ``model.json`` that lacks something."""
-    reason = " ".join(str(error).split())
-    return ValueError(f"{folder / _DESCRIPTION}: is damaged ({reason}); copy it again")
-
-
-def _point(description: dict[str, Any], site: str | None) -> Any:
-    if site is None:
-        return description["federation_point"]
-    points = description["site_points"]
-    if site not in points:
-        raise _UnknownSiteError(f"--site {site}: this model knows the sites {', '.join(points)}")
-    if site in description.get("adapted_sites", ()):
-        raise _UnknownSiteError(
-            f"--site {site}: was judged with BatchNorm statistics of its own images, which this folder does "
-            "not hold, so that its threshold is not this model's; leave --site out, or run with "
-            "strategy.parameters held_out: mean"
-        )
-    return points[site]

@@ -12,6 +12,7 @@ from fedderm import messages
 from fedderm.budget import batch_size
 from fedderm.evaluation.counts import counts_of
 from fedderm.evaluation.disclosure import folded, told
+from fedderm.evaluation.distance import to_arrays
 from fedderm.evaluation.documents import OperatingPoint
 from fedderm.evaluation.informed import FederationEvidence
 from fedderm.evaluation.long_format import PERSONAL
@@ -155,6 +156,7 @@ def recalibrate(message: Message, context: Context) -> Message:
         judged.evaluation.model_dump_json(),
         {name: counts.to_array() for name, counts in judged.counts.items()},
         judged.replicates,
+        to_arrays(judged.distances),
     )
 
 

@@ -21,8 +21,8 @@ from fedderm.evaluation_files import csv_of, json_of, write_evaluation
 from fedderm.hospital.predictions import keep_predictions
 from fedderm.hospital.record import Record
 from fedderm.judging import Frame, Judged, judge
+from fedderm.model_folder import REFERENCE, damaged, model_folder, read_description
 from fedderm.node import LocalSite, whole_model
-from fedderm.predictor import damaged, model_folder, read_description
 from fedderm.preparation import PreparationObserver, rendering_shown
 from fedderm.recipe import Recipe
 from fedderm.report import build_report
@@ -59,7 +59,7 @@ class Model:
                 f"{folder / 'model.json'}: does not say how the model is judged (it has no recipe), as those "
                 "of earlier versions of fedderm; finish its run with this version"
             )
-        reference = folder / "reference.safetensors"
+        reference = folder / REFERENCE
         try:
             frame = Frame(
                 point=OperatingPoint.model_validate(found["federation_point"]),

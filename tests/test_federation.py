@@ -238,7 +238,7 @@ def test_a_last_answer_speaks_of_its_sender_alone(root: Path, change: dict[str, 
             document, drawn = messages.read_evaluation(reply)
             counts = {pool: np.asarray(one) for pool, one in messages.read_counts(reply).items()}
             said = json.dumps({**json.loads(document), **change})
-            return messages.evaluation_reply(message, said, counts, drawn)
+            return messages.evaluation_reply(message, said, counts, drawn, messages.read_distances(reply))
         return reply
 
     notes, folder = Notes(), new_run(root, strategy={"quorum": 0.5})

@@ -111,7 +111,7 @@ def test_replies_are_read_as_they_were_written(experiment: Experiment) -> None:
         assert messages.read_features(told).keys() == features.keys()
     np.testing.assert_array_equal(messages.read_features(told)["sum"], sums["sum"], strict=True)
 
-    reply = messages.evaluation_reply(asked, '{"site": "clinic"}', counts, {"image": np.ones((3, 2))})
+    reply = messages.evaluation_reply(asked, '{"site": "clinic"}', counts, {"image": np.ones((3, 2))}, {})
     document, replicates = messages.read_evaluation(reply)
     assert document == '{"site": "clinic"}'
     np.testing.assert_array_equal(replicates["image"], np.ones((3, 2)))

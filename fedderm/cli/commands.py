@@ -104,14 +104,18 @@ def predict(
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object a line instead of a table.")
     ] = False,
+    agreement: Annotated[
+        float, typer.Option(help="Abstain where a smaller share of the mirrored views decides alike (0..1).")
+    ] = 1.0,
 ) -> None:
     """Say for each image: probability of malignancy, decision, differential. Research use only.
 
+    Where its mirrored views disagree, or the image is unlike the training sites', it says that it abstains.
     An image that cannot be read is named and does not stop the others; the exit code is then 2.
     """
     from fedderm.cli.prediction import predict_images
 
-    if not predict_images(model, images, site, as_json):
+    if not predict_images(model, images, site, as_json, agreement):
         raise typer.Exit(2)
 
 

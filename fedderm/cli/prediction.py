@@ -13,18 +13,22 @@ from fedderm.predictor import Prediction, Predictor
 from sites.errors import ImageUnreadable
 
 
-def predict_images(model: Path, images: list[Path], site: str | None, as_json: bool) -> bool:
+def predict_images(
+    model: Path, images: list[Path], site: str | None, as_json: bool, agreement: float
+) -> bool:
     """Print a prediction for each image; return whether all could be read.
 
     An unreadable image is named on standard error and does not stop the others. Raises ValueError where the
-    model cannot be used, or a folder holds no image.
+    model cannot be used, a folder holds no image, or ``agreement`` is no share.
     """
+    if not 0 <= agreement <= 1:
+        raise ValueError(f"--agreement {agreement:g}: expected a share of views between 0 and 1")
     paths = [file for path in images for file in image_files(path)]
     predictor = Predictor.open(model, site)
     found, unreadable = [], 0
     for path in shown(paths, "predict", not (as_json and sys.stdout.isatty())):
         try:
-            prediction = predictor.predict(path)
+            prediction = predictor.predict(path, agreement)
         except ImageUnreadable as error:
             tell(str(error))
             unreadable += 1
@@ -41,7 +45,9 @@ def predict_images(model: Path, images: list[Path], site: str | None, as_json: b
 
 
 def _print(predictions: list[Prediction], predictor: Predictor) -> None:
-    table: Table = plain_table("image", "P(malignant)", "decision", "differential", folding="image")
+    table: Table = plain_table(
+        "image", "P(malignant)", "views", "decision", "differential", "abstains", folding="image"
+    )
     if predictions[0].patterns is not None:
         for heading in ("P(BCC)", "patterns", "rule"):
             table.add_column(heading, overflow="fold")
@@ -49,7 +55,9 @@ def _print(predictions: list[Prediction], predictor: Predictor) -> None:
         table.add_column("diagnoses", overflow="fold")
     for one in predictions:
         differential = ", ".join(f"{name} {share:.0%}" for name, share in one.differential.items())
-        row = [str(one.image), f"{one.probability:.3f}", one.decision, differential or "-"]
+        because = " and ".join(one.abstains_because)
+        row = [str(one.image), f"{one.probability:.3f}", _views(one), one.decision]
+        row += [differential or "-", because or "-"]
         if one.patterns is not None:
             shown = [name.replace("_", " ") for name, share in one.patterns.items() if share >= 0.5]
             rule = "suggests BCC" if one.rule_suggests_bcc else "does not"
@@ -61,6 +69,7 @@ def _print(predictions: list[Prediction], predictor: Predictor) -> None:
     console.print(table)
     console.print(f"threshold {predictor.point.threshold_probability:.3f}: {predictor.point.origin}")
     console.print("A guarantee speaks of a lesion's mean over its images, not of one image.")
+    console.print(_about_caution(predictor))
     if predictions[0].patterns is not None:
         console.print(
             "P(BCC) and patterns (those at 0.5 or above) are not calibrated. Rule: network excludes BCC."
@@ -68,3 +77,21 @@ def _print(predictions: list[Prediction], predictor: Predictor) -> None:
     if predictions[0].diagnoses is not None:
         console.print("Diagnoses (the likeliest three) are not calibrated.")
     console.print("Research use only; not a medical device.")
+
+
+def _views(one: Prediction) -> str:
+    """Return the spread of the probability over the views, and how many of them decide alike."""
+    return "-" if one.spread is None or one.agreement is None else f"±{one.spread:.3f}, {one.agreement:.0%}"
+
+
+def _about_caution(predictor: Predictor) -> str:
+    """Return what the columns views and abstains mean of this model."""
+    views = (
+        f"Views: standard deviation of P over {predictor.views} mirrored views; the share that decides alike."
+        if predictor.views > 1
+        else "This model looks at one view, so that nothing is said of disagreement."
+    )
+    if predictor.familiar is None:
+        return f"{views} No reference: this model's folder does not say what training images look like."
+    images = predictor.familiar.images
+    return f"{views} Unlike: further off than 99 % of {images} calibration images of the training sites."

@@ -1,6 +1,6 @@
 """The end of a run: the federation's operating point, the sites' recalibration, the model and its papers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,11 +12,13 @@ from fedderm import __version__, messages
 from fedderm.evaluation.counts import UNITS, Counts
 from fedderm.evaluation.diagnosis import pool_diagnoses
 from fedderm.evaluation.disclosure import FLOOR
+from fedderm.evaluation.distance import BINS, from_arrays, to_arrays
 from fedderm.evaluation.documents import SiteEvaluation, Unit
 from fedderm.evaluation.head_documents import DiagnosisEvaluation
 from fedderm.evaluation.long_format import CALIBRATION, POOLS, long_rows_of_federation, long_rows_of_site
 from fedderm.evaluation.recalibration import evaluate_federation
 from fedderm.evaluation.replicates import COARSE_BINS, sum_replicates
+from fedderm.evaluation.scores import Ints
 from fedderm.federation.roll_call import SiteCard
 from fedderm.federation.session import Session
 from fedderm.federation.standards import Standards, ask_standards
@@ -39,6 +41,8 @@ class _Conclusion:
     counts: Mapping[str, Counts]
     """By pool that the site is part of."""
     replicates: Mapping[str, Replicates]
+    distances: Ints
+    """``(512,)`` how far its calibration images lie from the reference; zeros where it does not say."""
 
     def by_split(self) -> dict[str, Counts]:
         """Return the counts of the test split, and those of the calibration split that certify."""
@@ -80,7 +84,7 @@ def conclude(session: Session, cards: Sequence[SiteCard], arrays: ArrayRecord) -
     session.folder.write_model(
         _whole(session, messages.from_record(arrays)),
         _description(session, standards, evaluations),
-        standards.arrays(),
+        {**standards.arrays(), **_usual(found.values())},
     )
 
 
@@ -90,6 +94,11 @@ def _diagnoses(session: Session, sites: Sequence[SiteEvaluation]) -> DiagnosisEv
     return pool_diagnoses(
         sites, names, experiment.evaluation.bootstrap, np.random.SeedSequence(experiment.seed)
     )
+
+
+def _usual(found: Iterable[_Conclusion]) -> Arrays:
+    """Return how far the training sites' own images lie from the reference, all together."""
+    return to_arrays(sum((one.distances for one in found), np.zeros(BINS, np.int64)))
 
 
 def _whole(session: Session, arrays: Arrays) -> Arrays:
@@ -106,7 +115,7 @@ def _whole(session: Session, arrays: Arrays) -> Arrays:
 def _recalibrate(
     session: Session, cards: Sequence[SiteCard], arrays: ArrayRecord, standards: Standards
 ) -> dict[str, _Conclusion]:
-    # Training sites are part of the reference: only those that are not need it.
+    # Held-out sites compare themselves with it; training sites say how far their own images lie from it.
     reference = to_record(standards.arrays())
     states = session.site_states()
     answers = session.gather(
@@ -115,7 +124,7 @@ def _recalibrate(
         [card.member for card in cards],
         arrays,
         _read,
-        {card.member.name: reference for card in cards if card.role != "train"},
+        {card.member.name: reference for card in cards},
         {
             card.member.name: {
                 "evidence": standards.evidence_for(card).model_dump_json(),
@@ -168,6 +177,7 @@ def _read(message: Message) -> _Conclusion:
             pool: {unit: drawn[f"{pool}.{unit}"] for unit in UNITS if f"{pool}.{unit}" in drawn}
             for pool in POOLS
         },
+        from_arrays(messages.read_distances(message)),
     )
 
 
