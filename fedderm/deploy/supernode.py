@@ -29,8 +29,6 @@ _SILENT_S = 60.0
 _PATIENT_S = 45.0
 """Seconds that it may be silent while the server answers: it has to notice that the server is back."""
 _LOST = -1
-_TURNED_AWAY = 305
-"""Flower's exit code SUPERNODE_CONNECTION_ERROR."""
 _QUICK_S = 30.0
 _GIVEN_UP_S = 150.0
 """Longer than the server takes to see that a node which was killed is gone: until then its own successor is
@@ -55,14 +53,15 @@ def run_supernode(kit: Kit, tell: Tell) -> None:
             tell(f"{kit.settings.site}: taking part at {kit.settings.server}; Ctrl-C stops")
             code = _one_life(kit, site_file)
             _wait_until_admitted(kit, tell)
-            if code != _TURNED_AWAY or time.monotonic() - began > _QUICK_S:
+            if code == _LOST or time.monotonic() - began > _QUICK_S:
                 turned_away = None
             elif turned_away is None:
                 turned_away = began
             elif began - turned_away > _GIVEN_UP_S:
                 raise ValueError(
-                    f"{kit.settings.server} admits this key and ends every connection at once: another node "
-                    "with the same key is connected; stop it (a copy of this folder, here or on another "
+                    f"{kit.settings.server} admits this key, and the SuperNode ends at once every time "
+                    f"(exit code {code}): probably another node with the same key is connected; "
+                    "stop it (a copy of this folder, here or on another "
                     "machine), or, if you know of none, call the coordinator: somebody has your key"
                 )
             why = "lost the server" if code == _LOST else f"ended (exit code {code})"
