@@ -1,4 +1,4 @@
-"""Several models as one: probabilities by hand from the members', votes counted, and no threshold borrowed."""
+"""Several models as one: probabilities by hand from the members', votes counted, no threshold borrowed."""
 
 import json
 from pathlib import Path
