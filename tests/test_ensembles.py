@@ -116,6 +116,7 @@ def test_equal_trunks_are_passed_once_and_say_the_same() -> None:
 
 def run_folder(root: Path, views: int = 2, **model: Any) -> Path:
     """Return the folder of a run of random weights that can be a member."""
+    root.mkdir()
     folder = trained(root, views, **model)
     path = folder.path / "model" / "model.json"
     recipe = recipe_of(folder.experiment).model_dump(mode="json")
