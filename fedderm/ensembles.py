@@ -83,14 +83,14 @@ def _compared(one: Part, other: Part) -> Iterator[tuple[str, Any, Any]]:
     yield "its scheme", kinds[0], kinds[1]
 
 
-def write_members(out: Path, parts: Sequence[Part]) -> list[str]:
-    """Copy the members below ``out``, a new or empty folder, and return their places there.
-
-    Raises ValueError where ``out`` holds something.
-    """
-    out.mkdir(parents=True, exist_ok=True)
-    if any(out.iterdir()):
+def require_empty(out: Path) -> None:
+    """Raise ValueError where ``out`` holds something."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out}: holds something already; name a folder that is empty or new")
+
+
+def write_members(out: Path, parts: Sequence[Part]) -> list[str]:
+    """Copy the members below ``out``, a new or empty folder, and return their places there."""
     places = [f"members/{number}" for number in range(1, len(parts) + 1)]
     for place, part in zip(places, parts, strict=True):
         (out / place).mkdir(parents=True)

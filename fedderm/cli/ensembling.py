@@ -5,7 +5,14 @@ from pathlib import Path
 from fedderm.cli.console import Console
 from fedderm.cli.terminal import output, plain_table
 from fedderm.ensemble_point import Fitted, fit, open_sites
-from fedderm.ensembles import described, parts_of, write_description, write_fitted, write_members
+from fedderm.ensembles import (
+    described,
+    parts_of,
+    require_empty,
+    write_description,
+    write_fitted,
+    write_members,
+)
 from fedderm.evaluation.documents import Estimate
 from fedderm.model.ensemble import Combine
 from fedderm.networks import network_of
@@ -14,6 +21,7 @@ from fedderm.node import on_device
 
 def make_ensemble(out: Path, runs: list[Path], combine: Combine, data_root: Path | None) -> None:
     """Write the ensemble's folder; with ``data_root`` fit and judge it at its members' sites."""
+    require_empty(out)  # before minutes of loading sites
     parts = parts_of(runs)
     if data_root is None:
         description = described(parts, write_members(out, parts), combine)
