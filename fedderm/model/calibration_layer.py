@@ -32,7 +32,8 @@ class CalibrationLayer(nn.Module):
             # Straight between two knots, constant outside: each stretch adds what of it lies below.
             widths, rises = self.where.diff(), self.values.diff()
             covered = torch.minimum((triage[:, None] - self.where[:-1]).clamp(min=0), widths)
-            found = torch.logit(self.values[0] + (covered / widths * rises).sum(dim=1))
+            p = self.values[0] + (covered / widths * rises).sum(dim=1)
+            found = p.log() - (1 - p).log()  # torch.logit's node can bear the name of the export's output
         else:
             found = calibration.slope * triage + calibration.intercept
         return found + calibration.prior_shift

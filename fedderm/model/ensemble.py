@@ -79,7 +79,8 @@ class Ensemble(Heads):
             votes = [(one >= at).float() for one, at in zip(said, self.thresholds, strict=True)]
             return VOTE_SCALE * (torch.stack(votes).mean(dim=0) - 0.5)
         told = [torch.sigmoid(map_(one)) for map_, one in zip(self.maps, said, strict=True)]
-        return torch.logit(torch.stack(told).mean(dim=0), eps=_SMALLEST)
+        mean = torch.stack(told).mean(dim=0).clamp(_SMALLEST, 1 - _SMALLEST)
+        return mean.log() - (1 - mean).log()  # as in CalibrationLayer
 
 
 def _share_trunks(models: Sequence[Cascade]) -> list[Cascade]:
