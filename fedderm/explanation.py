@@ -55,7 +55,7 @@ def explain(predictor: Predictor, image: Path, prefix: str) -> Explanation:
     prediction = predictor.predict_square(image, square)
     likeliest = next(iter(prediction.differential), None)
     inputs = to_input(square[None].copy(), torch.device("cpu"))
-    maps = heat_maps(predictor.model, inputs, predictor.views, likeliest)
+    maps = heat_maps(predictor.single("fedderm explain"), inputs, predictor.views, likeliest)
     seen = predictor.square(whole, SIDE)
     pictures = [Picture("image", f"{prefix}.image.png", seen, None)]
     for one in maps:

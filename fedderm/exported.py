@@ -17,12 +17,12 @@ import numpy.typing as npt
 import torch
 from scipy.special import softmax
 from torch import Tensor, nn
-from torch.nn.functional import logsigmoid
 
 from fedderm import __version__
 from fedderm.evaluation.calibration_maps import CalibrationMap
 from fedderm.inference import mirror_images, predict_logits
-from fedderm.model.cascade import Cascade
+from fedderm.model.calibration_layer import CalibrationLayer
+from fedderm.model.heads import Heads
 from fedderm.predictor import Predictor
 from fedderm.whole_file import whole, write_whole
 from sites.diagnoses import CLASSES
@@ -37,12 +37,12 @@ _NEEDED: Final = ("onnx", "onnxscript", "onnxruntime")
 class Deployable(nn.Module):
     """A network with what surrounds it: uint8 pixels (B, S, S, 3), RGB, to probabilities."""
 
-    def __init__(self, model: Cascade, calibration: CalibrationMap, views: int) -> None:
+    def __init__(self, model: Heads, calibration: CalibrationMap, views: int) -> None:
         """Take a network and the map of its operating point; ``views`` mirror images are averaged."""
         super().__init__()
         self.model = model.eval()
         self.views = views
-        self.calibration = _Calibration(calibration)
+        self.calibration = CalibrationLayer(calibration)
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """Return the calibrated probability (B,), the raw triage logit (B,) and, but in the binary scheme,
@@ -55,34 +55,6 @@ class Deployable(nn.Module):
             return found
         differential = torch.stack([one.differential for one in seen]).mean(dim=0)
         return (*found, torch.softmax(differential, dim=1))
-
-
-class _Calibration(nn.Module):
-    """``CalibrationMap.logits`` in operations that ONNX has."""
-
-    where: Tensor
-    values: Tensor
-
-    def __init__(self, calibration: CalibrationMap) -> None:
-        super().__init__()
-        self.map = calibration
-        where, p = np.array(calibration.knots, np.float32).reshape(-1, 2).T
-        self.register_buffer("where", torch.tensor(where))
-        self.register_buffer("values", torch.tensor(p))
-
-    def forward(self, triage: Tensor) -> Tensor:
-        calibration = self.map
-        if calibration.beta is not None:
-            a, b, c = calibration.beta
-            found = a * logsigmoid(triage) - b * logsigmoid(-triage) + c
-        elif calibration.knots:
-            # Straight between two knots, constant outside: each stretch adds what of it lies below.
-            widths, rises = self.where.diff(), self.values.diff()
-            covered = torch.minimum((triage[:, None] - self.where[:-1]).clamp(min=0), widths)
-            found = torch.logit(self.values[0] + (covered / widths * rises).sum(dim=1))
-        else:
-            found = calibration.slope * triage + calibration.intercept
-        return found + calibration.prior_shift
 
 
 def export_model(model: Path, site: str | None, to: Path) -> dict[str, Any]:

@@ -66,6 +66,8 @@ def damaged(folder: Path, error: Exception) -> ValueError:
 def point_of(description: dict[str, Any], site: str | None) -> Any:
     """Return the operating point of ``site``, or the federation's; raises UnknownSite, or KeyError."""
     if site is None:
+        if (why := description.get("unfitted")) is not None:
+            raise UnknownSite(why)
         return description["federation_point"]
     points = description["site_points"]
     if site not in points:

@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Final, Literal, NamedTuple, cast
+from typing import Final, Literal, NamedTuple, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -262,17 +262,21 @@ def whole_model(settings: ModelSettings, arrays: Arrays, gpus: float | Literal["
 
 @lru_cache(maxsize=1)
 def _build(settings_json: str, gpus: float | Literal["auto"]) -> Cascade:
-    return _on_device(Cascade(ModelSettings.model_validate_json(settings_json), pretrained=False), gpus)
+    return on_device(Cascade(ModelSettings.model_validate_json(settings_json), pretrained=False), gpus)
 
 
 @lru_cache(maxsize=1)
 def _adapted(experiment_json: str, trunk: str, gpus: float | Literal["auto"]) -> Adapted:
     experiment = from_json(experiment_json)
     whole = built_trunk(experiment.model, experiment.training_seed, trunk)
-    return Adapted(_on_device(whole, gpus), experiment.model, experiment.training)
+    return Adapted(on_device(whole, gpus), experiment.model, experiment.training)
 
 
-def _on_device(model: Cascade, gpus: float | Literal["auto"]) -> Cascade:
+M = TypeVar("M", bound=Heads)
+
+
+def on_device(model: M, gpus: float | Literal["auto"]) -> M:
+    """Return the model on the CPU unless ``gpus`` is above 0, in the order of channels that is fastest."""
     device = pick_device(gpus)
     # Channels last: 1.4 times as fast as torch's default order, on CPUs as on GPUs.
-    return cast("Cascade", model.to(device).to(memory_format=torch.channels_last))  # type: ignore[call-overload]
+    return cast("M", model.to(device).to(memory_format=torch.channels_last))  # type: ignore[call-overload]

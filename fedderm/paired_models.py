@@ -45,7 +45,7 @@ def compare_models(
     the runs do not share sites and seed: the second model could have trained on the first one's test lesions.
     """
     runs = [RunFolder.open(path, data_root) for path in (first, second)]
-    _same_sites(runs[0], runs[1])
+    require_same_sites(runs[0], runs[1])
     scores = [_scores(run, observer) for run in runs]
     points = tuple(Predictor.open(path).point for path in (first, second))
     experiment = runs[0].experiment
@@ -79,7 +79,8 @@ def compare_models(
     ]
 
 
-def _same_sites(first: RunFolder, second: RunFolder) -> None:
+def require_same_sites(first: RunFolder, second: RunFolder) -> None:
+    """Return if two runs split the same sites alike; otherwise raise ValueError."""
     one, two = first.experiment, second.experiment
     if one.seed != two.seed or one.sites != two.sites:
         what = f"seeds {one.seed} and {two.seed}" if one.seed != two.seed else "different sites"

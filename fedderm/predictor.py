@@ -15,9 +15,8 @@ from fedderm.evaluation.distance import Familiar
 from fedderm.evaluation.documents import OperatingPoint
 from fedderm.inference import Floats, ImageScores, score_images
 from fedderm.model.cascade import Cascade
-from fedderm.model.state import load_arrays
+from fedderm.model.ensemble import Ensemble
 from fedderm.model_folder import (
-    WEIGHTS,
     UnknownSite,
     damaged,
     model_folder,
@@ -25,8 +24,8 @@ from fedderm.model_folder import (
     read_description,
     read_familiar,
 )
+from fedderm.networks import network_of
 from fedderm.settings import ModelSettings
-from fedderm.weights import read_arrays
 from sites.diagnoses import BCC_PATTERNS, CLASSES
 from sites.diagnosis_schemes import NAMES
 from sites.images import Pixels, read_image, shades_of_grey, to_square
@@ -82,7 +81,7 @@ class Prediction:
 class Predictor:
     """A model with its preprocessing and one operating point."""
 
-    model: Cascade
+    model: Cascade | Ensemble
     settings: ModelSettings
     point: OperatingPoint
     views: int
@@ -105,9 +104,16 @@ class Predictor:
             raise
         except (KeyError, TypeError, ValueError) as error:
             raise damaged(folder, error) from error
-        model = Cascade(settings, pretrained=False)
-        load_arrays(model, read_arrays(folder / WEIGHTS))
+        model = network_of(folder, description)
         return cls(model, settings, point, views, read_familiar(folder))
+
+    def single(self, what: str) -> Cascade:
+        """Return the network of one model; raises ValueError where ``what`` is asked of an ensemble."""
+        if isinstance(self.model, Ensemble):
+            raise ValueError(
+                f"{what} looks into one network, and this is an ensemble; give it a member's folder"
+            )
+        return self.model
 
     def pixels(self, image: Path) -> Pixels:
         """Return the whole image (H, W, 3), its colours as the model sees them; ImageUnreadable for none."""

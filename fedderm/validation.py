@@ -21,15 +21,18 @@ from fedderm.evaluation_files import csv_of, json_of, write_evaluation
 from fedderm.hospital.predictions import keep_predictions
 from fedderm.hospital.record import Record
 from fedderm.judging import Frame, Judged, judge
+from fedderm.model.cascade import Cascade
+from fedderm.model.ensemble import Ensemble
 from fedderm.model_folder import REFERENCE, damaged, model_folder, read_description
-from fedderm.node import LocalSite, whole_model
+from fedderm.networks import network_of
+from fedderm.node import LocalSite, on_device
 from fedderm.preparation import PreparationObserver, rendering_shown
 from fedderm.recipe import Recipe
 from fedderm.report import build_report
 from fedderm.runs import new_folder
 from fedderm.site_file import read_home, read_site_file
 from fedderm.site_method import adapt_to
-from fedderm.weights import Arrays, read_arrays
+from fedderm.weights import read_arrays
 from fedderm.whole_file import write_whole
 from sites.cache import open_cache
 from sites.catalogue import Site, load_site
@@ -39,7 +42,7 @@ from sites.catalogue import Site, load_site
 class Model:
     """What a federation left for those who use its model: weights, recipe, and what its sites look like."""
 
-    arrays: Arrays
+    network: Cascade | Ensemble
     recipe: Recipe
     frame: Frame
     certificate: Certificate
@@ -71,7 +74,7 @@ class Model:
             trained_at = [str(name) for name in found["training_sites"]]
         except (KeyError, TypeError, ValueError) as error:
             raise damaged(folder, error) from error
-        return cls(read_arrays(folder / "model.safetensors"), recipe, frame, certificate, trained_at)
+        return cls(network_of(folder, found), recipe, frame, certificate, trained_at)
 
 
 def validate(model: Path, site_file: Path, out: Path | None, observer: PreparationObserver) -> Path:
@@ -86,7 +89,7 @@ def validate(model: Path, site_file: Path, out: Path | None, observer: Preparati
     local = _open(site_file, site, held.recipe, observer)
     observer.stage("evaluate", [site.name])
     use_threads(held.recipe.threads)
-    network = whole_model(held.recipe.model, held.arrays)
+    network = on_device(held.network, 0)
     adapt_to(network, local, held.recipe.strategy)
     judged = judge(local, network, held.recipe, held.frame, held.recipe.evaluation.views)
     folder = _new_folder(out, site_file)

@@ -14,7 +14,8 @@ from commands import clinic, fedderm
 from test_predict import trained
 
 from fedderm.evaluation.calibration_maps import CalibrationMap
-from fedderm.exported import Deployable, _Calibration, export_model
+from fedderm.exported import Deployable, export_model
+from fedderm.model.calibration_layer import CalibrationLayer
 from fedderm.predictor import Predictor
 
 pytest.importorskip("onnx")
@@ -34,7 +35,7 @@ MAPS = {
 @pytest.mark.parametrize("name", sorted(MAPS))
 def test_every_calibration_map_is_the_one_that_was_fitted(name: str) -> None:
     logits = np.linspace(-8, 8, 401)
-    found = torch.sigmoid(_Calibration(MAPS[name])(torch.tensor(logits, dtype=torch.float32)))
+    found = torch.sigmoid(CalibrationLayer(MAPS[name])(torch.tensor(logits, dtype=torch.float32)))
     np.testing.assert_allclose(found.numpy(), MAPS[name].probabilities(logits), atol=2e-6)
 
 

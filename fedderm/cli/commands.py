@@ -1,7 +1,7 @@
-"""``fedderm run``, ``compare``, ``report``, ``evaluate``, ``predict``, ``explain`` and ``export``."""
+"""The commands of one model: run, compare, report, evaluate, predict, explain, export and ensemble."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -154,3 +154,22 @@ def export(
     )
     typer.echo(f"threshold {told['threshold_probability']:.3f}: {told['threshold_origin']}")
     typer.echo(f"onnxruntime gives PyTorch's probabilities to {told['largest_difference']:.1g}")
+
+
+def ensemble(
+    out: Annotated[Path, typer.Argument(help="A new folder for the ensemble.", show_default=False)],
+    runs: Annotated[
+        list[Path], typer.Argument(help="Two or more finished runs, or model folders.", show_default=False)
+    ],
+    combine: Annotated[
+        Literal["average", "vote"], typer.Option(help="Mean of calibrated probabilities, or share of votes.")
+    ] = "average",
+    data_root: Annotated[
+        Path | None,
+        typer.Option(help="Where all of the runs' sites lie: fit the ensemble's threshold on them."),
+    ] = None,
+) -> None:
+    """Make one model of several, for predict, evaluate and export as any other (docs/ensembles.md)."""
+    from fedderm.cli.ensembling import make_ensemble
+
+    make_ensemble(out, runs, combine, data_root)

@@ -21,6 +21,7 @@ def explain_images(model: Path, images: list[Path], to: Path, site: str | None) 
     require_explain()
     paths = [file for path in images for file in image_files(path)]
     predictor = Predictor.open(model, site)
+    predictor.single("fedderm explain")
     to.mkdir(parents=True, exist_ok=True)
     if any(to.iterdir()):
         raise ValueError(f"--to {to}: holds something already; name a folder that is empty or new")

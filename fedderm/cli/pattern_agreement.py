@@ -35,7 +35,7 @@ def show_agreement(run: Path, data_root: Path | None, most: int, seed: int) -> N
     folder = RunFolder.open(run, data_root)
     experiment = folder.experiment
     predictor = Predictor.open(run)
-    maps = PatternMaps(predictor.model)
+    maps = PatternMaps(predictor.single("the agreement of patterns"))
     masked, unmasked = [], []
     for site in experiment.sites:
         table = load_site(site, experiment.data_root, experiment.work_dir, experiment.seed).table

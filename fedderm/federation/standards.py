@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 from flwr.app import ArrayRecord, Message
 
@@ -11,7 +12,7 @@ from fedderm.evaluation.disclosure import FLOOR
 from fedderm.evaluation.documents import Certificate, OperatingPoint
 from fedderm.evaluation.informed import FederationEvidence, federation_evidence
 from fedderm.evaluation.recalibration import federation_point
-from fedderm.evaluation.shift_reference import ShiftReference, reference_of
+from fedderm.evaluation.shift_reference import ShiftReference, Summary, reference_of
 from fedderm.federation.roll_call import SiteCard, teaching
 from fedderm.federation.session import Session
 from fedderm.federation.training import calibration_counts, read_counts
@@ -32,6 +33,26 @@ class Standards:
     reference: ShiftReference | None
     """What the training sites look like; None where none sent features."""
     settings: EvaluationSettings
+
+    @classmethod
+    def of(
+        cls,
+        told: Mapping[str, Mapping[str, Counts]],
+        features: Mapping[str, Summary],
+        settings: EvaluationSettings,
+        seed: int,
+    ) -> Self:
+        """Return what sites' counts (``disclosure.understood``) and sums of features say, by site's name."""
+        counts = {name: calibration_counts({name: one}) for name, one in told.items()}
+        floors = {name: calibration_counts({name: one}, FLOOR) for name, one in told.items()}
+        point, certificate = federation_point(
+            sum(counts.values(), Counts.zero()),
+            settings.target_sensitivity,
+            settings.confidence,
+            seed,
+            floor=sum(floors.values(), Counts.zero()),
+        )
+        return cls(point, certificate, floors, reference_of(counts, features) if features else None, settings)
 
     def evidence(self, without: str | None = None) -> FederationEvidence:
         """Return what the training sites' malignant lesions say about thresholds elsewhere."""
@@ -66,19 +87,12 @@ def ask_standards(session: Session, cards: Sequence[SiteCard], arrays: ArrayReco
     for sentence in answers.missing.values():
         session.observer.warn(sentence)
     answers.require(session.experiment.strategy.quorum, title)
-    told = {name: one[0] for name, one in answers.found.items()}
-    counts = {name: calibration_counts({name: one}) for name, one in told.items()}
-    floors = {name: calibration_counts({name: one}, FLOOR) for name, one in told.items()}
-    features = {name: one[1] for name, one in answers.found.items() if one[1]}
-    point, certificate = federation_point(
-        sum(counts.values(), Counts.zero()),
-        settings.target_sensitivity,
-        settings.confidence,
+    return Standards.of(
+        {name: one[0] for name, one in answers.found.items()},
+        {name: one[1] for name, one in answers.found.items() if one[1]},
+        settings,
         session.experiment.seed,
-        floor=sum(floors.values(), Counts.zero()),
     )
-    reference = reference_of(counts, features) if features else None
-    return Standards(point, certificate, floors, reference, settings)
 
 
 def _read(message: Message) -> tuple[dict[str, Counts], Arrays]:
