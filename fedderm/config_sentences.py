@@ -30,17 +30,23 @@ _EXPECTED = {
     ),
 }
 
+_ENTRY_KEY = 3
+"""Names in the place of a key of a list's entry: the list, the entry, the key."""
 
-def sentence_of(details: Iterable[ErrorDetails], raw: Any, root: type[BaseModel]) -> str:
+
+def sentence_of(
+    details: Iterable[ErrorDetails], raw: Any, root: type[BaseModel], also: Iterable[str] = ()
+) -> str:
     """Return pydantic's errors about ``raw``, a config of the model ``root``, as one sentence.
 
-    Sites are called by name. Where a value could be one of several types, it is told once.
+    Sites are called by name. Where a value could be one of several types, it is told once. ``also``: keys
+    that may stand in an entry of the root's list, beside those of its model.
     """
     expected: dict[tuple[str, str], list[str]] = {}
     told: list[str] = []
     for detail in details:
         path, models = _readable(detail["loc"], raw, root)
-        special = _special(detail, path, models)
+        special = _special(detail, path, models, also if len(path) == _ENTRY_KEY else ())
         if special:
             told.append(special)
         else:
@@ -59,11 +65,13 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     return f" (did you mean {close[0]}?)" if close else ""
 
 
-def _special(detail: ErrorDetails, path: list[str], models: list[type[BaseModel]]) -> str:
+def _special(
+    detail: ErrorDetails, path: list[str], models: list[type[BaseModel]], also: Iterable[str]
+) -> str:
     """Return the sentence of an error that is not about a value's type or range, else nothing."""
     where, kind, value = ".".join(path), detail["type"], detail["input"]
     if kind == "extra_forbidden":
-        valid = sorted({field for model in models for field in model.model_fields})
+        valid = sorted({*also, *(field for model in models for field in model.model_fields)})
         return f"{where}: no such key{nearest(path[-1], valid)}; valid here: {', '.join(valid)}"
     if kind == "missing":
         return f"{where}: is missing; add it"

@@ -103,7 +103,9 @@ def read_site_file(path: Path) -> Site:
     try:
         (site,) = _SiteFile.model_validate(document).site
     except ValidationError as error:
-        raise ValueError(f"{path}: {sentence_of(error.errors(), document, _SiteFile)}") from error
+        beside = (*Home.model_fields, *_Rules.model_fields)
+        said = sentence_of(error.errors(), document, _SiteFile, beside)
+        raise ValueError(f"{path}: {said}") from error
     if "min_cell" not in site.model_fields_set:
         site = site.model_copy(update={"min_cell": LEAST_CELL})
     return site if site.path is None else site.model_copy(update={"path": path.resolve().parent / site.path})

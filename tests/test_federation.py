@@ -261,6 +261,24 @@ def test_two_nodes_of_one_name_are_refused_before_training(root: Path) -> None:
     assert state(folder)["round"] == 0
 
 
+def test_a_site_with_another_role_than_the_configs_is_told(root: Path) -> None:
+    """The hospital decides: it is held out, and whoever wrote the config hears of it."""
+
+    def held_out(position: int, message: Message, reply: Message) -> Message:
+        if position == EAST and message.metadata.message_type == "query":
+            card, prints = messages.read_card(reply)
+            return messages.card_reply(message, {**card, "role": "held-out"}, prints)
+        return reply
+
+    notes, folder = Notes(), new_run(root, strategy={"quorum": 0.5})
+    grid = run_in_memory(folder, change=held_out, notes=notes)
+    assert "train" not in grid.types_sent_to(EAST)
+    (told,) = (one for one in notes.warnings if "takes part with role" in one)
+    assert told.startswith(
+        "site east takes part with role: held-out, as its own site file says, and not with "
+    )
+
+
 def test_a_node_that_is_registered_under_another_name_is_refused(root: Path) -> None:
     """Its site file says east; the coordinator registered its key as west's, and the other way round."""
     folder, grid = new_run(root), AppGrid(3)

@@ -27,6 +27,7 @@ from fedderm.comparison.cells import run_cell
 from fedderm.comparison.job import Job
 from fedderm.comparison.scores import FILE, read_scores
 from fedderm.evaluation.scores import Scores
+from fedderm.federation.training import read_counts
 from fedderm.model.cascade import Cascade
 from fedderm.model.frozen import frozen_trunk, initial_model, is_trunk
 from fedderm.model.lora import first_adapters, merged
@@ -160,7 +161,7 @@ def test_a_deployed_site_puts_adapters_on_its_own_file_of_weights(root: Path, tm
         site_tasks.evaluate(message, Context(1, 1, node, RecordDict(), {}))
     (tmp_path / "site.yaml").write_text(yaml.safe_dump({**site, "trunk": "here.safetensors"}))
     reply = site_tasks.evaluate(message, Context(1, 1, node, RecordDict(), {}))
-    assert messages.read_counts(reply)["test"].sum() > 0
+    assert read_counts(reply)["test"].cells.sum() > 0
 
 
 @pytest.mark.parametrize(

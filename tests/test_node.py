@@ -156,6 +156,10 @@ def test_a_place_that_is_none_is_a_sentence(tmp_path: Path) -> None:
         ("{name: w}", r"site\.w\.source: expected one of "),
         ("{name: w, source: simulated, rol: train}", r"site\.w\.rol: no such key \(did you mean role\?\)"),
         ("{name: w, source: simulated, lesions: many}", r"site\.w\.lesions: expected .*found \"many\""),
+        (
+            "{name: w, source: simulated, polcy: {}}",
+            r"did you mean policy\?\); valid here: .*data_root.*work_dir",
+        ),
         (b"\xff\xfe\x00", "is not UTF-8 text"),
     ],
 )

@@ -307,6 +307,33 @@ def test_a_revoked_key_stays_out_and_its_name_is_free_again(uni: Deployment) -> 
     assert "has no key and no kit here" in fedderm("deploy", "revoke", uni.coordinator, "west").sentence()
 
 
+def test_a_new_kit_over_the_old_folder_gets_a_new_key_and_keeps_the_site_file(uni: Deployment) -> None:
+    old = stated(uni.join("north"))
+    kit = uni.folder / "fedderm-north"
+    uni.register(kit / "north.join.json")
+    fedderm("deploy", "rotate", kit)  # begun, and never registered
+    fedderm("deploy", "revoke", uni.coordinator, "north")
+    site_file = (kit / "site.yaml").read_text()
+    uni.kit("north")
+    (kit / "site.yaml").write_text(site_file)
+    told = fedderm("deploy", "join", kit, "--site", kit / "site.yaml")
+    assert told.code == 0, told
+    new = stated(kit / "north.join.json")
+    assert new["fingerprint"] != old["fingerprint"]
+    assert "replaces" not in new or new["replaces"] is None
+    assert uni.register(kit / "north.join.json").code == 0
+    assert uni.keys()["north"]["fingerprint"] == new["fingerprint"]
+    assert {one.name for one in kit.glob("*.key*")} == {"node.key"}, "what rotate had begun is gone"
+
+
+def test_join_looks_whether_the_images_are_there(uni: Deployment) -> None:
+    kit = uni.kit("north")
+    told = fedderm("deploy", "join", kit, "--site", kit / "site.yaml").sentence()
+    assert "site.yaml: path names /" in told
+    assert "which is not there; say where your images are" in told
+    assert not (kit / "node.key").exists()
+
+
 def test_a_withdrawn_kit_is_of_no_use(uni: Deployment) -> None:
     join_file = uni.join("north")
     fedderm("deploy", "revoke", uni.coordinator, "north")

@@ -114,6 +114,23 @@ def test_a_log_that_is_shorter_than_it_was_takes_no_more_lines(log: SentLog) -> 
     assert len(lines(log)) == 5
 
 
+@pytest.mark.parametrize("what", CHANGES)
+def test_a_log_that_was_touched_takes_no_more_lines(log: SentLog, what: str) -> None:
+    """Also where its length is as before: the node finds it before its next answer."""
+    change, _ = CHANGES[what]
+    rewritten(log, change)
+    left = log.path.read_bytes()
+    with pytest.raises(LogBroken):
+        log.add({"what": "sent"})
+    assert log.path.read_bytes() == left
+
+
+def test_a_log_that_was_copied_back_whole_goes_on(log: SentLog) -> None:
+    rewritten(log, lambda found: found)
+    assert log.add({"what": "sent"})["entry"] == 7
+    assert log.check().entries == 7
+
+
 def test_lines_that_the_head_does_not_know(log: SentLog) -> None:
     """The head is lost or old: more than one line beyond it is no interrupted write."""
     head = (log.folder / "sent.head").read_text()
@@ -122,7 +139,7 @@ def test_lines_that_the_head_does_not_know(log: SentLog) -> None:
     (log.folder / "sent.head").write_text(head)
     with pytest.raises(LogBroken, match=r"line 8 is broken: sent\.head knows 6 lines only"):
         log.check()
-    with pytest.raises(LogBroken, match=r"sent\.head does not know it"):
+    with pytest.raises(LogBroken, match=r"sent\.head knows 6 lines only"):
         log.add({"what": "sent"})
     (log.folder / "sent.head").unlink()
     with pytest.raises(LogBroken, match=r"line 2 is broken: sent\.head knows 0 lines only"):

@@ -84,6 +84,18 @@ def write_join(
     return statement
 
 
+def invitation_of(path: Path) -> str:
+    """Return the invitation that a join file of one's own answers, without proving anything of it.
+
+    Raises ValueError where it is damaged.
+    """
+    file = read_document(path, JoinFile, "the join file that `fedderm deploy join` wrote")
+    try:
+        return Statement.model_validate_json(file.statement).invitation
+    except ValidationError as error:
+        raise ValueError(f"{path}: its statement cannot be read; move it away and join anew") from error
+
+
 def read_join(path: Path, authority: str, now: datetime, replaced: PublicKey | None = None) -> Statement:
     """Return what a join file states, once all that can be proved of it is.
 

@@ -10,7 +10,7 @@ from typing import Final
 from fedderm.deploy.authority import certificate_fingerprint, read_certificate
 from fedderm.deploy.coordinator import Coordinator
 from fedderm.deploy.documents import JoinedFile, KitFile, check_name, read_document, versions
-from fedderm.deploy.joining import Statement, write_join
+from fedderm.deploy.joining import Statement, invitation_of, write_join
 from fedderm.deploy.node_key import PrivateKey, read_node_key, write_new_key
 from fedderm.deploy.private_files import require_private_folder, write_private
 from fedderm.deploy.register import changed_register
@@ -80,9 +80,15 @@ class Kit:
     def join(self, site_file: Path, now: datetime) -> Statement:
         """Make the node's key and the join file; return what that file states.
 
-        Raises ValueError where there is a key already, or the site file cannot be used or names another site.
+        A key that answered another kit, such as one that was revoked since, is replaced. Raises ValueError
+        where there is a key for this one already, or the site file cannot be used, names another site, or
+        names a folder that is not there.
         """
         self._require_name(site_file)
+        _require_images(site_file)
+        if self.key_file.exists() and not self._has_answered():
+            for old in (self.next_key_file, self.path / "joined.next.json", self.key_file):
+                old.unlink(missing_ok=True)
         if self.key_file.exists():
             raise ValueError(
                 f"{self.key_file}: this hospital has its key already; send {self.join_file.name}, or make "
@@ -126,6 +132,12 @@ class Kit:
         self._require_name(path)
         return path
 
+    def _has_answered(self) -> bool:
+        """Return whether the join file here answers this kit's invitation; so too where that is unknown."""
+        if not self.join_file.is_file():
+            return True
+        return invitation_of(self.join_file) == self.settings.invitation
+
     def _settle(self, name: str, site_file: Path, statement: Statement) -> None:
         settled = JoinedFile(
             site_file=site_file, fingerprint=statement.fingerprint, expires=statement.expires
@@ -139,6 +151,15 @@ class Kit:
                 f"{site_file}: the site is called {site.name}, but this kit is for {self.settings.site}; set "
                 f"name: {self.settings.site}"
             )
+
+
+def _require_images(site_file: Path) -> None:
+    folder = read_site_file(site_file).path
+    if folder is not None and not folder.exists():
+        raise ValueError(
+            f"{site_file}: path names {folder}, which is not there; say where your images are, and look with "
+            f"fedderm sites doctor {site_file}"
+        )
 
 
 def make_kit(coordinator: Coordinator, site: str, now: datetime) -> Path:

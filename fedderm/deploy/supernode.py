@@ -52,17 +52,18 @@ def run_supernode(kit: Kit, tell: Tell) -> None:
             began = time.monotonic()
             tell(f"{kit.settings.site}: taking part at {kit.settings.server}; Ctrl-C stops")
             code = _one_life(kit, site_file)
+            lived = time.monotonic() - began
             _wait_until_admitted(kit, tell)
-            if code == _LOST or time.monotonic() - began > _QUICK_S:
+            if code == _LOST or lived > _QUICK_S:
                 turned_away = None
             elif turned_away is None:
                 turned_away = began
             elif began - turned_away > _GIVEN_UP_S:
                 raise ValueError(
                     f"{kit.settings.server} admits this key, and the SuperNode ends at once every time "
-                    f"(exit code {code}): probably another node with the same key is connected; "
-                    "stop it (a copy of this folder, here or on another "
-                    "machine), or, if you know of none, call the coordinator: somebody has your key"
+                    f"(exit code {code}): probably another node with the same key is connected; stop it (a "
+                    "copy of this folder, here or on another machine), or, if you know of none, call the "
+                    "coordinator: somebody has your key"
                 )
             why = "lost the server" if code == _LOST else f"ended (exit code {code})"
             tell(f"warning: the SuperNode {why} and is started again")

@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -39,6 +39,8 @@ class Head:
     hash: str
     size: int
     """Bytes of the log, up to the end of its last line."""
+    touched: int = 0
+    """The file's time after that line, in ns: where it has another, somebody else has written."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,8 @@ class SentLog:
     def add(self, entry: Mapping[str, Any]) -> dict[str, Any]:
         """Return the entry as it was appended, numbered, timed and chained; it is on the disk by then.
 
-        Raises OSError where the disk refuses, and LogBroken where the log does not end as its head says.
+        Raises OSError where the disk refuses, and LogBroken where the log does not end as its head says, or
+        was touched since and is not whole.
         """
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with FileLock(self.folder / _LOCK, timeout=_LOCK_SECONDS):
@@ -124,7 +127,8 @@ class SentLog:
         return Check(found, before, beyond > 0)
 
     def _end(self) -> Head:
-        """Return where to go on; raises LogBroken where the file does not end as its head says.
+        """Return where to go on; raises LogBroken where the file does not end as its head says, or was
+        touched since and is not whole.
 
         A line without its end, or one line more than the head knows, is what a machine leaves that stopped
         while it wrote: the first is overwritten, the second counted.
@@ -136,18 +140,14 @@ class SentLog:
                 f"{self.path}: is {size} bytes long, but {head.size} were written; put the file back, or "
                 f"move it and {_HEAD} away to begin a new log"
             )
-        if size == head.size:
+        if not size or self.path.stat().st_mtime_ns == head.touched:
+            return head
+        found = self.check()  # reads every line: somebody, or a machine that stopped, has touched the file
+        if not found.interrupted:
             return head
         with self.path.open("rb") as lines:
             lines.seek(head.size)
-            rest = lines.read()
-        whole, newline, more = rest.partition(b"\n")
-        if not newline:
-            return head
-        entry = self._entry(whole, head.entries + 1)
-        if more or entry.get("previous") != head.hash or entry.get("hash") != hash_of(entry):
-            raise self._broken(head.entries + 1, f"{_HEAD} does not know it; put {_HEAD} back from a copy")
-        return Head(head.entries + 1, entry["hash"], head.size + len(whole) + 1)
+            return Head(found.entries, found.hash, head.size + len(lines.readline()))
 
     def _append(self, text: bytes, at: int, head: Head) -> None:
         """Write a line and the new head, or neither; raises OSError where the disk refuses."""
@@ -157,7 +157,7 @@ class SentLog:
             os.lseek(descriptor, at, os.SEEK_SET)
             try:
                 _write(descriptor, text)
-                self._write_head(head)
+                self._write_head(replace(head, touched=os.fstat(descriptor).st_mtime_ns))
             except OSError:
                 os.ftruncate(descriptor, at)
                 raise
