@@ -1,6 +1,7 @@
 """The Flower ServerApp of ``flwr run .``; ``fedderm run`` serves the same way, with a progress bar."""
 
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,10 +15,27 @@ from fedderm.evaluation.long_format import POOLED, LongRow
 from fedderm.preparation import prepare
 from fedderm.runs import RunFolder
 from fedderm.serving import serve
+from strategies.errors import Interrupted
 from strategies.exchange import Event
+from strategies.packing import PackedGrid
+from strategies.separate_pulls import SeparatePulls
 
 app = ServerApp()
 log = logging.getLogger("flwr")
+
+
+class _Sentences(logging.Filter):
+    """Flower logs whatever ends an app with its traceback; of a sentence for people only that is shown."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return True: the record is shown, without a traceback where there is a sentence."""
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, (ValueError, Interrupted)) and os.environ.get("FEDDERM_DEBUG") != "1":
+            record.msg, record.args, record.exc_info = "%s", (str(error),), None
+        return True
+
+
+log.addFilter(_Sentences())
 
 
 @app.main()
@@ -43,7 +61,8 @@ def main(grid: Grid, context: Context) -> None:
     observer = LogObserver()
     if values.get("register"):
         # Sites are on their own machines: there is nothing here to load or to audit.
-        serve(grid, folder, observer, None, registered=node_names(Path(values["register"])))
+        names = node_names(Path(values["register"]))
+        serve(PackedGrid(SeparatePulls(grid)), folder, observer, None, registered=names)
     else:
         serve(grid, folder, observer, prepare(folder.experiment, folder, observer))
     log.info("report: %s", folder.path / "report.html")

@@ -92,15 +92,20 @@ def going() -> Iterator[Going]:
             cable.close()
 
 
-def test_a_hospital_that_is_killed_in_mid_round_comes_back(going: Going) -> None:
-    made = going.made
-    node = made.processes.pop("north")
-    mark = f"FLWR_HOME={made.folder / 'fedderm-north' / 'flower'}".encode()
-    for pid in made.left():  # as when the machine loses power: nobody says goodbye
+def killed(made: Deployment, site: str) -> None:
+    """Kill all of a node's processes, as when the machine loses power: nobody says goodbye."""
+    node = made.processes.pop(site)
+    mark = f"FLWR_HOME={made.folder / f'fedderm-{site}' / 'flower'}".encode()
+    for pid in made.left():
         if mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
             os.kill(pid, signal.SIGKILL)
     node.kill()
     node.wait()
+
+
+def test_a_hospital_that_is_killed_in_mid_round_comes_back(going: Going) -> None:
+    made = going.made
+    killed(made, "north")
     going.until_missed("north")
     assert fedderm("deploy", "status", made.folder / "fedderm-north").code == 2
     made.supernode("north")
@@ -119,6 +124,24 @@ def test_a_network_that_is_cut_for_a_minute(going: Going) -> None:
         going.cable.cut.clear()
     going.until_counted("south")
     assert going.made.processes["south"].poll() is None
+
+
+def test_a_hospital_that_is_killed_while_it_uploads_holds_no_round_longer_than_its_deadline(
+    going: Going,
+) -> None:
+    """Its reply is announced, and a part of it there: Flower alone would wait three minutes for the rest."""
+    made, cable = going.made, going.cable
+    before = len(going.missed("south"))
+    cable.cut_after(400_000)  # of 1.5 MB
+    try:
+        made.until(cable.cut.is_set, "south is in the middle of its upload")
+        killed(made, "south")
+        made.until(lambda: len(going.missed("south")) > before, "south is missed")
+    finally:
+        cable.cut.clear()
+    assert going.missed("south")[before] == f"site south: no answer within {DEADLINE:g} s"
+    made.supernode("south")
+    going.until_counted("south")
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import pytest
 from hospitals import Hospital, asking, bare, experiment, sizes
 
 from fedderm import __version__, messages
+from fedderm.deploy.site_status import last_answer
 from fedderm.hospital.memory import now
 from fedderm.hospital.policy import Policy, is_private
 from fedderm.refusal import Refused, Tellable
@@ -311,3 +312,20 @@ def test_the_role_decides_what_is_answered_where_the_file_does_not() -> None:
     assert Policy().answered("train") == ("query", "train", "train.head", "evaluate", "recalibrate")
     assert Policy().answered("held-out") == ("query", "evaluate", "recalibrate")
     assert Policy(answers=["train", "query"]).answered("held-out") == ("query",)
+
+
+def test_a_hospitals_status_tells_that_it_could_not_answer(root: Path, tmp_path: Path) -> None:
+    west, run = Hospital(root, tmp_path, "west"), experiment(root)
+    assert last_answer(west.file) == (True, "it has answered nothing yet")
+    west.asked(asking(run, messages.QUERY))
+    fine, told = last_answer(west.file)
+    assert fine
+    assert told.startswith("its last answer: query, sent, ")
+    refused(west, asking(run, "train.everything"), "there is no exchange")
+    assert last_answer(west.file)[0], "that is the policy at work"
+    with pytest.raises(Tellable):
+        west.asked(asking(run, messages.EVALUATE, splits="nonsense"))
+    fine, told = last_answer(west.file)
+    assert not fine
+    assert "its last answer: evaluate, failed, " in told
+    assert f"{west.log()[-1]['detail']} (fedderm site log " in told

@@ -180,6 +180,12 @@ def _run_folder(
         raise ValueError("baseline: pooled needs all images in one place; run it with `fedderm run`")
     require_joined(coordinator, experiment)
     require_running(coordinator)
+    described = [site.name for site in experiment.sites if site.source != "elsewhere"]
+    if described:
+        _say(
+            f"note: what the config says of {', '.join(described)}'s images and settings is not used: "
+            "each hospital's own site file decides (here: source: elsewhere)"
+        )
     return RunFolder.create(experiment.alone())
 
 

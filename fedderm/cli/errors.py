@@ -45,6 +45,7 @@ def _sentence(error: OSError) -> str:
     if error.errno is None or error.filename is None:
         return str(error)
     remedy = {
+        errno.ENOENT: "; check this path, or choose another place",
         errno.EACCES: "; change its permissions or choose another place",
         errno.EPERM: "; choose another place",
         errno.EROFS: "; choose another place",

@@ -1,8 +1,8 @@
 """The coordinator's own calls to its SuperLink, over the control door on the loopback."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import httpx
 from flwr.common.constant import NOOP_ACCOUNT_NAME, NOOP_FLWR_AID
@@ -25,6 +25,7 @@ from fedderm.deploy.coordinator import Coordinator
 from fedderm.deploy.node_key import flower_bytes, public_key_of
 from fedderm.deploy.register import changed_register
 
+Request = TypeVar("Request")
 OWNER = (NOOP_FLWR_AID, NOOP_ACCOUNT_NAME)
 """Flower's one account where there are no accounts: it owns all nodes and runs."""
 
@@ -58,7 +59,7 @@ class Control:
 
     def nodes(self) -> list[Node]:
         """Return all nodes ever registered."""
-        found = self._client.ListNodes(ListNodesRequest()).nodes_info
+        found = _read(self._client.ListNodes, ListNodesRequest()).nodes_info
         return [
             Node(
                 one.node_id,
@@ -71,12 +72,12 @@ class Control:
 
     def runs(self, limit: int) -> list[Run]:
         """Return the latest runs, the newest first."""
-        found = self._client.ListRuns(ListRunsRequest(limit=limit)).run_dict.values()
+        found = _read(self._client.ListRuns, ListRunsRequest(limit=limit)).run_dict.values()
         return sorted(map(_run, found), key=lambda run: run.begun, reverse=True)
 
     def run(self, run_id: int) -> Run:
         """Return one run."""
-        return _run(self._client.ListRuns(ListRunsRequest(run_id=run_id)).run_dict[run_id])
+        return _run(_read(self._client.ListRuns, ListRunsRequest(run_id=run_id)).run_dict[run_id])
 
     def start(self, fab: Fab, config: dict[str, bool | float | int | str]) -> int:
         """Start a run and return its id."""
@@ -112,6 +113,14 @@ class Control:
     def _register(self, public_key: bytes, site: str) -> int:
         answer = self._client.RegisterNode(RegisterNodeRequest(public_key=public_key, name=site))
         return int(answer.node_id)
+
+
+def _read(call: Callable[[Request], Any], request: Request) -> Any:
+    """Return the answer to a call that changes nothing, made again where its connection had just ended."""
+    try:
+        return call(request)
+    except httpx.RemoteProtocolError:  # kept open from the call before, and closed by the server meanwhile
+        return call(request)
 
 
 def _run(one: Any) -> Run:

@@ -21,7 +21,7 @@ class NodeStatus:
     """A hospital's node at one moment."""
 
     fine: bool
-    """Whether it is running and the server admits it."""
+    """Whether it is running, the server admits it, and it could answer what it was last asked."""
     sentences: list[str]
 
 
@@ -63,8 +63,9 @@ def node_status(kit: Kit) -> NodeStatus:
     except ValueError as error:
         admitted = False
         sentences.append(str(error))
-    sentences.append(_last_answer(joined.site_file))
-    return NodeStatus(running and admitted, sentences)
+    answered, told = last_answer(joined.site_file)
+    sentences.append(told)
+    return NodeStatus(running and admitted and answered, sentences)
 
 
 def log_of(kit: Kit) -> Path:
@@ -84,15 +85,17 @@ def _is_running(kit: Kit) -> bool:
         return True
 
 
-def _last_answer(site_file: Path) -> str:
+def last_answer(site_file: Path) -> tuple[bool, str]:
+    """Return whether the site could answer what it was last asked, and the sentence about it."""
     last = None
     for entry in Record.of(site_file).log.entries():
         if entry.get("exchange"):
             last = entry
     if last is None:
-        return "it has answered nothing yet"
+        return True, "it has answered nothing yet"
     when = datetime.fromisoformat(last["time"])
     about = f"{last['exchange']} of round {last['round']}" if last.get("round") else str(last["exchange"])
-    return (
-        f"its last answer: {about}, {last['what']}, {when:%Y-%m-%d %H:%M} UTC (fedderm site log {site_file})"
-    )
+    said = f"its last answer: {about}, {last['what']}, {when:%Y-%m-%d %H:%M} UTC"
+    failed = last["what"] == "failed"  # a refusal is the policy at work
+    why = f": {last.get('detail') or last.get('told')}" if failed else ""
+    return not failed, f"{said}{why} (fedderm site log {site_file})"

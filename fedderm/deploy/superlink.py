@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 
 import uvicorn
 from flwr.common.constant import ACCESS_TOKEN_KEY, ISOLATION_MODE_PROCESS, TRANSPORT_TYPE_GRPC_RERE
+from flwr.supercore import sql_mixin
 from flwr.supercore.auth.typing import AccountInfo
 from flwr.superlink.auth_plugin import NoOpControlAuthnPlugin
 from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
@@ -32,6 +33,10 @@ from fedderm.deploy.register import LiveRegister
 
 Tell = Callable[[str], None]
 
+_BUSY_MS = 120_000
+"""How long a call waits for the database while others write to it. Flower's 5 s are over on a busy machine
+while hospitals send their models, and the run with them."""
+
 
 def serve_superlink(coordinator: Coordinator, tell: Tell) -> None:
     """Serve until SIGTERM or Ctrl-C; ``tell`` is given sentences for whoever watches.
@@ -42,6 +47,8 @@ def serve_superlink(coordinator: Coordinator, tell: Tell) -> None:
         tell(f"warning: {warning}")
     os.umask(0o077)
     settings = coordinator.settings
+    pragmas = {**dict(sql_mixin.SQLITE_PRAGMAS), "busy_timeout": str(_BUSY_MS)}  # type: ignore[attr-defined]
+    sql_mixin.SQLITE_PRAGMAS = tuple(pragmas.items())  # type: ignore[attr-defined,assignment]
     with (
         _listening("127.0.0.1", settings.control_port, "control-port") as inner,
         _listening("", settings.port, "port") as outer,

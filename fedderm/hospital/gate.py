@@ -20,6 +20,7 @@ from fedderm.hospital.sent_log import LogBroken
 from fedderm.refusal import Refused, Tellable
 from fedderm.site_file import SITE_FILE, read_policy, read_site_file
 from sites.site import SiteSettings
+from strategies.packing import is_packed, packed, unpacked
 
 Answer = Callable[[Message, Context], Message]
 
@@ -55,7 +56,11 @@ class Gate:
             who = f"site {site.name}"
             asked = asked_of(self.message, site, policy)
             self._admit(asked, site, policy)
+            came_packed = is_packed(self.message.content)
+            if came_packed:
+                self.message.content = unpacked(self.message.content)
             reply = work(self.message, context)
+            leaving = packed(reply.content) if came_packed else reply.content
         except Refused as error:
             self._log(who, {**self._about("refused", asked), "told": str(error)})
             raise
@@ -63,7 +68,8 @@ class Gate:
             told, detail = _told(who, error), plain(f"{type(error).__name__}: {error}", longest=2000)
             self._log(who, {**self._about("failed", asked), "told": told, "detail": detail})
             raise Tellable(told) from error
-        self._log(who, {**self._about("sent", asked), **content_of(reply.content)})
+        self._log(who, {**self._about("sent", asked), **content_of(reply.content, leaving)})
+        reply.content = leaving
         return reply
 
     def _admit(self, asked: Asked, site: SiteSettings, policy: Policy) -> None:
@@ -136,10 +142,10 @@ def _told(who: str, error: Exception) -> str:
     return f"{who}: it could not answer; the hospital's own log says why"
 
 
-def content_of(content: RecordDict) -> dict[str, Any]:
+def content_of(content: RecordDict, leaving: RecordDict) -> dict[str, Any]:
     """Return what the log says of an answer: its records, what is in them, their bytes, and a hash of it all.
 
-    ``content`` is the SHA-256 by which Flower itself calls these records on their way.
+    The hash is the SHA-256 by which Flower itself calls ``leaving``, the same records as they travel.
     """
     records = []
     for name, record in content.items():
@@ -156,5 +162,5 @@ def content_of(content: RecordDict) -> dict[str, Any]:
     return {
         "records": records,
         "bytes": sum(one["bytes"] for one in records),
-        "content": content.object_id,
+        "content": leaving.object_id,
     }
