@@ -323,9 +323,10 @@ def test_a_hospitals_status_tells_that_it_could_not_answer(root: Path, tmp_path:
     assert told.startswith("its last answer: query, sent, ")
     refused(west, asking(run, "train.everything"), "there is no exchange")
     assert last_answer(west.file)[0], "that is the policy at work"
-    with pytest.raises(Tellable):
-        west.asked(asking(run, messages.TRAIN, server_round=99))
+    west.file.write_text("{name: west, source: folder, path: gone}")
+    with pytest.raises(Tellable, match="it could not answer"):
+        west.asked(asking(run, messages.EVALUATE))
     fine, told = last_answer(west.file)
     assert not fine
-    assert "its last answer: train of round 99, failed, " in told
+    assert "its last answer: evaluate, failed, " in told
     assert f"{west.log()[-1]['detail']} (fedderm site log " in told
