@@ -1,7 +1,7 @@
 """Real DICOM files for tests, each with a patient in its header whom nothing must ever name again."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,9 @@ from pydicom.uid import (
     JPEGBaseline8Bit,
     generate_uid,
 )
+from site_images import lesion_image
 
+SKIN = lesion_image(3, 60, 80)
 SECRETS = (
     "Zephyrine^Quixworth",
     "MRN-77120983",
@@ -113,3 +115,14 @@ def save(dataset: FileDataset, path: Path, changes: Mapping[str, Any] | None = N
             setattr(dataset, name, value)
     dataset.save_as(path, enforce_file_format=True)
     return path
+
+
+def cut(dataset: FileDataset, kept: float) -> Callable[[Path], Path]:
+    """Return a writer of the first part of the file."""
+
+    def write(path: Path) -> Path:
+        whole = save(dataset, path).read_bytes()
+        path.write_bytes(whole[: int(len(whole) * kept)])
+        return path
+
+    return write

@@ -3,28 +3,21 @@
 import json
 import re
 import shutil
-from html.parser import HTMLParser
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from html_tags import Tags
 from markupsafe import Markup
 from report_runs import NOTE, ROUNDS, write_run
 
 from fedderm.evaluation.documents import (
-    Certificate,
-    Estimate,
     PairedDecisions,
-    Performance,
-    SiteEvaluation,
 )
 from fedderm.report import build_report, site_table, summary_sentences
 from fedderm.report.build import render
-from fedderm.report.figures import spread
 from fedderm.report.folder import read_run
-from fedderm.report.formats import decimal, detected, duration, interval, size, span, spared, why_missing
 from fedderm.report.sections import contact_sheet, site_cards
-from fedderm.report.sentences import paired_decisions, promise
+from fedderm.report.sentences import paired_decisions
 from fedderm.report.tables import discrimination_rows, threshold_rows
 
 
@@ -43,34 +36,6 @@ def run(finished: Path, tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def page(finished: Path) -> str:
     return build_report(finished).read_text(encoding="utf-8")
-
-
-class Tags(HTMLParser):
-    """Collects a page's tags, its visible text and its open elements."""
-
-    VOID = ("meta", "link", "img", "br", "input", "hr")
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.open: list[str] = []
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if not {"style", "script"} & set(self.open):
-            self.text += data
 
 
 def test_page_is_well_formed_and_asks_the_network_for_nothing(page: str) -> None:
@@ -276,129 +241,3 @@ def test_gallery_is_embedded_and_devices_are_told(tmp_path: Path) -> None:
 def test_the_same_folder_gives_the_same_page(run: Path) -> None:
     assert build_report(run).read_bytes() == build_report(run).read_bytes()
     assert [path.name for path in run.iterdir() if path.name.startswith(".report")] == []
-
-
-def test_unfinished_run_has_no_report_and_says_how_to_resume(run: Path) -> None:
-    state = json.loads((run / "rounds" / "state.json").read_text())
-    state |= {"round": 3, "finished": False}
-    (run / "rounds" / "state.json").write_text(json.dumps(state))
-    with pytest.raises(
-        ValueError, match=rf"3 of {ROUNDS} rounds have ended; go on with `fedderm run --resume "
-    ):
-        build_report(run)
-    state |= {"round": ROUNDS}
-    (run / "rounds" / "state.json").write_text(json.dumps(state))
-    with pytest.raises(ValueError, match="the final evaluation has not ended"):
-        summary_sentences(run)
-    assert not (run / "report.html").exists()
-
-
-@pytest.mark.parametrize(
-    "part", ["rounds/metrics.csv", "evaluation/sites.json", "evaluation/federation.json"]
-)
-def test_missing_part_is_named_and_nothing_is_written(run: Path, part: str) -> None:
-    (run / part).unlink()
-    with pytest.raises(ValueError, match=f"is incomplete: .*{re.escape(part)} is missing"):
-        build_report(run)
-    assert not (run / "report.html").exists()
-
-
-def test_run_without_a_round_is_unfinished(run: Path) -> None:
-    (run / "rounds" / "state.json").unlink()
-    with pytest.raises(ValueError, match=r"no round has ended .* go on with `fedderm run --resume "):
-        build_report(run)
-    assert not (run / "report.html").exists()
-
-
-def test_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"is not a run's folder: it holds no config\.yaml"):
-        build_report(tmp_path)
-
-
-def test_damaged_document_is_named_with_its_field(run: Path) -> None:
-    path = run / "evaluation" / "sites.json"
-    documents = json.loads(path.read_text())
-    documents["UDA1"]["certificate"]["needed"] = "many"
-    path.write_text(json.dumps(documents))
-    with pytest.raises(ValueError, match=r"sites\.json cannot be read \(UDA1\.certificate\.needed"):
-        build_report(run)
-    path.write_text('{"UDA1": ')
-    with pytest.raises(ValueError, match="not JSON"):
-        build_report(run)
-
-
-def test_run_without_environment_audit_or_rounds_still_reports(run: Path) -> None:
-    (run / "environment.json").unlink()
-    (run / "audit.json").unlink()
-    header = (run / "rounds" / "metrics.csv").read_text().splitlines()[0]
-    (run / "rounds" / "metrics.csv").write_text(f"{header}\n")
-    state = {"round": 6, "rounds": 6, "finished": True}
-    (run / "rounds" / "state.json").write_text(json.dumps(state))
-    text = Tags(build_report(run).read_text(encoding="utf-8")).text
-    assert "No round recorded an AUC or a loss." in text
-    assert "nothing shows that its splits and sites were disjoint" in text
-
-
-def performance(confusion: list[list[int]], **given: int) -> Performance:
-    n, positives = sum(map(sum, confusion)), sum(map(sum, confusion[1:]))
-    return Performance(
-        unit="lesion", n=given.get("n", n), positives=given.get("positives", positives),
-        metrics={}, confusion=confusion, absent_classes=[],
-    )  # fmt: skip
-
-
-def test_detected_counts_any_malignant_decision() -> None:
-    # 2 + 1 of the 4 melanomas and 3 of the 3 carcinomas are referred; 7 of 9 benign are not.
-    four = performance([[7, 1, 1, 0], [1, 2, 0, 1], [0, 0, 0, 0], [0, 1, 0, 2]])
-    assert detected(four) == (6, 7)
-    assert spared(four) == (7, 9)
-    assert detected(performance([], n=50, positives=20)) == (0, 0)
-
-
-def test_reasons_for_missing_values() -> None:
-    assert why_missing(None, "auc") == "not evaluated at this site"
-    assert why_missing(performance([[3, 0], [0, 0]]), "sensitivity") == "no malignant lesions in this split"
-    assert why_missing(performance([[0, 0], [0, 3]]), "specificity") == "no benign lesions in this split"
-
-
-def test_numbers_are_written_as_people_do() -> None:
-    nbsp = "\N{NO-BREAK SPACE}"
-    assert size(999) == f"999{nbsp}B"
-    assert size(13_420_000) == f"13.4{nbsp}MB"
-    assert duration(125) == f"2{nbsp}min 5{nbsp}s"
-    assert duration(7800) == f"2{nbsp}h 10{nbsp}min"
-    assert interval(Estimate(value=0.8, lower=0.66, upper=0.9), as_percent=True) == "66–90"
-    assert interval(Estimate(value=0.8)) == ""
-    assert span(Estimate(value=0.05, lower=-0.02, upper=0.14)) == "\N{MINUS SIGN}0.02 to 0.14"
-    assert span(Estimate(value=0.8, lower=0.66, upper=0.9)) == "0.66–0.90"
-    assert decimal(-0.0004) == "0.000"
-
-
-def test_promise_says_how_many_are_missing() -> None:
-    given = Certificate(
-        target_sensitivity=0.9, confidence=0.95, positives=20, needed=29, certified=False, sentence=""
-    )
-    assert (
-        promise(given) == "the 0.90 target cannot be certified: 20 malignant lesions to set it on, 29 needed"
-    )
-    assert "too few malignant lesions" in promise(given.model_copy(update={"positives": 0}))
-    certified = promise(given.model_copy(update={"positives": 40, "certified": True}))
-    assert (
-        certified
-        == "a sensitivity of at least 0.90 is guaranteed there with 95\N{NO-BREAK SPACE}% confidence"
-    )
-
-
-def test_kept_operating_point_is_not_called_the_sites_own(finished: Path) -> None:
-    site = read_run(finished).sites["screening_only_nevi"]
-    assert threshold_rows(site)[1].label == "Nothing recalibrated"
-    moved = site.site_point.model_copy(update={"threshold": site.site_point.threshold - 1})
-    own: SiteEvaluation = site.model_copy(update={"site_point": moved})
-    assert [row.changed for row in threshold_rows(own)] == [False, True]
-
-
-def test_labels_are_spread_without_touching() -> None:
-    placed = spread([0.90, 0.90, 0.91, 0.99], apart=0.05, low=0.5, high=1.0)
-    assert all(later - earlier > 0.05 - 1e-9 for earlier, later in pairwise(placed))
-    assert max(placed) <= 1.0
-    assert spread([0.6, 0.8], apart=0.05, low=0.5, high=1.0) == [0.6, 0.8]
