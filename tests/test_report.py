@@ -12,6 +12,7 @@ from report_runs import NOTE, ROUNDS, write_run
 
 from fedderm.evaluation.documents import (
     PairedDecisions,
+    SiteEvaluation,
 )
 from fedderm.report import build_report, site_table, summary_sentences
 from fedderm.report.build import render
@@ -241,3 +242,11 @@ def test_gallery_is_embedded_and_devices_are_told(tmp_path: Path) -> None:
 def test_the_same_folder_gives_the_same_page(run: Path) -> None:
     assert build_report(run).read_bytes() == build_report(run).read_bytes()
     assert [path.name for path in run.iterdir() if path.name.startswith(".report")] == []
+
+
+def test_kept_operating_point_is_not_called_the_sites_own(finished: Path) -> None:
+    site = read_run(finished).sites["screening_only_nevi"]
+    assert threshold_rows(site)[1].label == "Nothing recalibrated"
+    moved = site.site_point.model_copy(update={"threshold": site.site_point.threshold - 1})
+    own: SiteEvaluation = site.model_copy(update={"site_point": moved})
+    assert [row.changed for row in threshold_rows(own)] == [False, True]

@@ -1,19 +1,15 @@
 """Numbers and sentences of the report, as people write them."""
 
 from itertools import pairwise
-from pathlib import Path
 
 from fedderm.evaluation.documents import (
     Certificate,
     Estimate,
     Performance,
-    SiteEvaluation,
 )
 from fedderm.report.figures import spread
-from fedderm.report.folder import read_run
 from fedderm.report.formats import decimal, detected, duration, interval, size, span, spared, why_missing
 from fedderm.report.sentences import promise
-from fedderm.report.tables import threshold_rows
 
 
 def performance(confusion: list[list[int]], **given: int) -> Performance:
@@ -64,14 +60,6 @@ def test_promise_says_how_many_are_missing() -> None:
         certified
         == "a sensitivity of at least 0.90 is guaranteed there with 95\N{NO-BREAK SPACE}% confidence"
     )
-
-
-def test_kept_operating_point_is_not_called_the_sites_own(finished: Path) -> None:
-    site = read_run(finished).sites["screening_only_nevi"]
-    assert threshold_rows(site)[1].label == "Nothing recalibrated"
-    moved = site.site_point.model_copy(update={"threshold": site.site_point.threshold - 1})
-    own: SiteEvaluation = site.model_copy(update={"site_point": moved})
-    assert [row.changed for row in threshold_rows(own)] == [False, True]
 
 
 def test_labels_are_spread_without_touching() -> None:
