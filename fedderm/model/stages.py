@@ -7,6 +7,7 @@ gradient ends where the first stage that learns begins, and only what learns is 
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from timm.models import group_parameters
 from torch import nn
 
@@ -114,7 +115,8 @@ def stages_of(network: nn.Module) -> list[list[str]]:
 
 def check_stages(settings: ModelSettings, training: TrainingSettings) -> None:
     """Raise ValueError where the backbone has not so many stages; only building it tells."""
-    LastStages(Cascade(settings, pretrained=False), settings, training)
+    with torch.device("meta"):  # names and shapes, without the seconds that weights take
+        LastStages(Cascade(settings, pretrained=False), settings, training)
 
 
 def _backbones(trunks: nn.Module) -> Iterator[tuple[str, nn.Module]]:
