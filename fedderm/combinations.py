@@ -28,6 +28,10 @@ def check_choices(experiment: Experiment) -> None:
         from fedderm.model.lora import check_adapters
 
         check_adapters(experiment.model, experiment.training)
+    elif experiment.training.trunk == "last_stages":
+        from fedderm.model.stages import check_stages
+
+        check_stages(experiment.model, experiment.training)
     found = list(_objections(experiment))
     if found:
         raise ValueError(f"strategy.name: {experiment.strategy.name}: " + "; ".join(found))
@@ -54,10 +58,10 @@ def _objections(experiment: Experiment) -> Iterator[str]:
     if side.keeps == "heads" and training.trunk == "frozen":
         yield (
             "with training.trunk: frozen only heads train and each site would keep its own: nothing would be "
-            "shared; set trunk to trained or lora"
+            "shared; set trunk to trained, last_stages or lora"
         )
     elif side.keeps in ("norms", "norm-statistics") and training.trunk != "trained":
-        yield f"with training.trunk: {training.trunk} BatchNorm does not train; set trunk to trained"
+        yield (f"with training.trunk: {training.trunk} BatchNorm keeps its statistics; set trunk to trained")
     elif side.keeps in ("norms", "norm-statistics"):
         yield from _norm_objections(experiment)
     if name == "dpfedavg":

@@ -20,9 +20,10 @@ from fedderm.evaluation.subgroup_levels import age_bands
 from fedderm.feature_cache import CachedSite, open_features
 from fedderm.inference import score_images
 from fedderm.model.cascade import Cascade
-from fedderm.model.frozen import built_trunk, is_trunk
+from fedderm.model.frozen import OnFrozenTrunk, built_trunk, is_trunk
 from fedderm.model.heads import Heads
 from fedderm.model.lora import Adapted
+from fedderm.model.stages import LastStages
 from fedderm.model.state import features_of, load_arrays
 from fedderm.settings import Experiment, ModelSettings
 from fedderm.training_settings import TrainingSettings
@@ -237,16 +238,18 @@ def site_seed(experiment: Experiment, name: str, round_number: int) -> list[int]
 def worker_model(experiment: Experiment, arrays: Arrays, trunk: str = "") -> Heads:
     """Return this process's model with ``arrays`` loaded: a whole one, or what is trained on a frozen trunk.
 
-    ``trunk``: the digest of the one that adapters belong to. A network is built once, not for every message.
+    ``trunk``: the digest of the one that adapters or last stages belong to; without it arrays of a trunk are
+    those of a whole model. A network is built once, not for every message.
     Raises ValueError where this machine's trunk is another, or the arrays do not fit.
     """
     use_threads(experiment.resources.cpus_per_site)
     gpus = experiment.resources.gpus_per_site
     model: Heads
-    if experiment.training.trunk == "trained" or any(is_trunk(name) for name in arrays):
+    depth = experiment.training.trunk
+    if depth == "trained" or (not trunk and any(is_trunk(name) for name in arrays)):
         return whole_model(experiment.model, arrays, gpus)
-    if experiment.training.trunk == "lora":
-        model = _adapted(to_json(experiment), trunk, gpus)
+    if depth in ("lora", "last_stages"):
+        model = _on_frozen(to_json(experiment), trunk, gpus)
     else:
         model = Heads(experiment.model, features_of(arrays)).to(pick_device(gpus))
     load_arrays(model, arrays)
@@ -266,10 +269,11 @@ def _build(settings_json: str, gpus: float | Literal["auto"]) -> Cascade:
 
 
 @lru_cache(maxsize=1)
-def _adapted(experiment_json: str, trunk: str, gpus: float | Literal["auto"]) -> Adapted:
+def _on_frozen(experiment_json: str, trunk: str, gpus: float | Literal["auto"]) -> OnFrozenTrunk:
     experiment = from_json(experiment_json)
     whole = built_trunk(experiment.model, experiment.training_seed, trunk)
-    return Adapted(on_device(whole, gpus), experiment.model, experiment.training)
+    kind = Adapted if experiment.training.trunk == "lora" else LastStages
+    return kind(on_device(whole, gpus), experiment.model, experiment.training)
 
 
 M = TypeVar("M", bound=Heads)

@@ -83,9 +83,10 @@ def start_of(folder: RunFolder) -> tuple[FrozenTrunk | None, Initial]:
     experiment, state = folder.experiment, folder.state()
     if experiment.training.trunk == "trained":
         return None, Initial({}, ()) if state["round"] else first_model(experiment)
-    from fedderm.model.frozen import frozen_trunk, initial_model
+    from fedderm.model.frozen import frozen_trunk, initial_model, is_trunk
     from fedderm.model.heads import Heads
     from fedderm.model.lora import first_adapters
+    from fedderm.model.stages import LastStages
     from fedderm.model.state import to_arrays
 
     model = initial_model(experiment.model, experiment.training_seed)
@@ -99,7 +100,11 @@ def start_of(folder: RunFolder) -> tuple[FrozenTrunk | None, Initial]:
     trained: Heads = model
     if experiment.training.trunk == "lora":
         trained = first_adapters(model, experiment.model, experiment.training, experiment.training_seed)
-    arrays = {name: array for name, array in to_arrays(trained).items() if name not in trunk.arrays}
+    elif experiment.training.trunk == "last_stages":
+        trained = LastStages(model, experiment.model, experiment.training)
+    arrays = to_arrays(trained)
+    if trained is model:
+        arrays = {name: array for name, array in arrays.items() if not is_trunk(name)}
     return trunk, Initial(arrays, ())
 
 

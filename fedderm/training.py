@@ -139,7 +139,7 @@ class AddedGradient:
                 raise ValueError(f"the offset of {name} has shape {list(offset.shape)}; update the server")
             if offset is not None:
                 self._offsets.append((parameter, torch.as_tensor(np.array(offset)).to(parameter)))
-            if self._mu > 0:
+            if self._mu > 0 and parameter.requires_grad:
                 self._held.append((parameter, parameter.detach().clone()))
 
     def apply(self) -> None:
@@ -207,11 +207,12 @@ def _further_labels(
 
 
 def rate_factors(model: Heads, settings: TrainingSettings) -> dict[str, float]:
-    """Return each parameter's learning rate over the trunk's."""
+    """Return the learning rate over the trunk's of each parameter that is trained."""
     heads = {id(parameter) for parameter in model.head_parameters()}
     return {
         name: settings.head_factor if id(parameter) in heads else 1.0
         for name, parameter in model.named_parameters()
+        if parameter.requires_grad
     }
 
 

@@ -70,10 +70,13 @@ _WITHOUT_COUNTS = {"label_skew": "none", "oversampling": 1.0}
 class TrainingSettings(Settings):
     """What a training site does in one round."""
 
-    trunk: Literal["trained", "lora", "frozen"] = "trained"
-    """lora: low-rank adapters in the trunk's layers and the heads are trained and sent, all else stays as it
-    was. frozen: only the heads are. Every site computes the trunk's features once and keeps them on its disk;
-    the one augmentation left is mirroring."""
+    trunk: Literal["trained", "last_stages", "lora", "frozen"] = "trained"
+    """How deep training goes. last_stages: the trunk's last stages and the heads are trained and sent, all
+    else stays as it was. lora: low-rank adapters in the trunk's layers and the heads are. frozen: only the
+    heads are. Every site computes the trunk's features once and keeps them on its disk; the one augmentation
+    left is mirroring."""
+    last_stages: Annotated[int, Field(ge=1)] = 1
+    """How many of its stages; docs/models.md counts those of some backbones."""
     lora_rank: Annotated[int, Field(ge=1, le=256)] = 8
     """Rank of the adapters."""
     lora_alpha: Positive = 8.0
@@ -190,9 +193,11 @@ class TrainingSettings(Settings):
     @model_validator(mode="after")
     def _frozen_means_frozen(self) -> Self:
         if self.trunk != "trained" and self.norm_statistics == "local":
-            why = (
-                "computes its features once" if self.trunk == "frozen" else "keeps all but adapters as it was"
-            )
+            why = {
+                "frozen": "computes its features once",
+                "lora": "keeps all but adapters as it was",
+                "last_stages": "keeps all statistics as they were",
+            }[self.trunk]
             raise ValueError(
                 f"norm_statistics: local changes the trunk's BatchNorm layers, and trunk: {self.trunk} "
                 f"{why}; remove one of the two"
@@ -200,7 +205,9 @@ class TrainingSettings(Settings):
         return self
 
     @model_validator(mode="after")
-    def _adapters_belong_to_lora(self) -> Self:
+    def _depth_has_its_own_settings(self) -> Self:
+        if self.trunk != "last_stages" and self.last_stages != 1:
+            raise ValueError("last_stages belongs to trunk: last_stages; set it, or remove it")
         if self.trunk != "lora" and (self.lora_rank, self.lora_alpha) != (8, 8.0):
             raise ValueError("lora_rank and lora_alpha belong to trunk: lora; set it, or remove them")
         return self

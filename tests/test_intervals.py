@@ -274,7 +274,8 @@ def test_binary_replicates_give_macro_f1_too() -> None:
     replicates = site_replicates(scores, resamples=300, seed=seeds()[0], threshold=POINT.threshold)
     found = replicate_metrics(replicates["image"], counts_of(scores), POINT, "image")
     exact = bootstrap(scores, POINT, "binary", 300, np.random.default_rng(seeds()[0]))["image"]
-    for name in ("macro_f1", "sensitivity", "balanced_accuracy", "referrals_per_1000"):
+    counted = ("macro_f1", "f1", "ppv", "accuracy", "sensitivity", "balanced_accuracy")
+    for name in (*counted, "referrals_per_1000"):
         np.testing.assert_allclose(found[name], exact[name], atol=1e-12)
     assert pooled_intervals(replicates["image"], counts_of(scores), POINT, "image", "binary")[
         "macro_f1"

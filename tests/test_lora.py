@@ -201,8 +201,8 @@ def test_a_rank_is_no_larger_than_the_layer() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"strategy": {"name": "fedbn"}}, r"with training\.trunk: lora BatchNorm does not train"),
-        ({"strategy": {"name": "silobn"}}, r"with training\.trunk: lora BatchNorm does not train"),
+        ({"strategy": {"name": "fedbn"}}, r"with training\.trunk: lora BatchNorm keeps its statistics"),
+        ({"strategy": {"name": "silobn"}}, r"with training\.trunk: lora BatchNorm keeps its statistics"),
         ({"strategy": {"name": "fed3r"}, "rounds": 1}, r"set training\.trunk: frozen"),
         ({"model": {"backbone": "nf_resnet26"}}, "nf_resnet26 has no linear layer and no convolution"),
         (

@@ -16,6 +16,7 @@ from fedderm.evaluation.metrics import (
     absent_classes,
     confusion_matrix,
     decisions,
+    f1,
     metrics_of,
     metrics_of_counts,
     reliability,
@@ -43,6 +44,9 @@ def test_exact_metrics_equal_scikit_learns(scheme: Scheme) -> None:
         "sensitivity": sk.recall_score(y, called),
         "specificity": sk.recall_score(~y, ~called),
         "balanced_accuracy": sk.balanced_accuracy_score(y, called),
+        "accuracy": sk.accuracy_score(y, called),
+        "ppv": sk.precision_score(y, called),
+        "f1": sk.f1_score(y, called),
         "macro_f1": sk.f1_score(truth, decided, average="macro"),
         "brier": sk.brier_score_loss(y, p),
         "referrals_per_1000": 1000 * called.mean(),
@@ -150,7 +154,8 @@ def test_summed_counts_give_the_metrics_of_the_pool(scheme: Scheme, unit: Litera
     counts = counts_of(one) + counts_of(two)
     exact = metrics_of(pool if unit == "image" else pool.per_lesion(), POINT, scheme)
     found = metrics_of_counts(counts, unit, POINT, scheme)
-    for name in ("sensitivity", "specificity", "balanced_accuracy", "macro_f1", "referrals_per_1000"):
+    counted = ("sensitivity", "specificity", "balanced_accuracy", "accuracy", "ppv", "f1", "macro_f1")
+    for name in (*counted, "referrals_per_1000"):
         assert found[name] == pytest.approx(exact[name], abs=1e-12), name
     bound = counts.auc_error_bound(unit)
     assert bound is not None
@@ -187,6 +192,7 @@ def test_one_class_leaves_undefined_metrics_empty() -> None:
         "average_precision",
         "sensitivity",
         "balanced_accuracy",
+        "f1",
         "calibration_slope",
         "calibration_intercept",
     ]
@@ -224,3 +230,28 @@ def test_reliability_bins_hold_every_lesion_and_wilson_intervals() -> None:
     assert (bins[0].lower, bins[0].upper) == pytest.approx(wilson(hits, int(first.sum())))
     gap = sum(b.n * abs(b.predicted - b.observed) for b in bins) / len(lesions)
     assert metrics_of(lesions, POINT, "binary")["ece"] == pytest.approx(gap)
+
+
+def test_precision_recall_and_f1_by_hand() -> None:
+    """30 of 40 malignant and 20 of 160 benign called: PPV 30/50, F1 60/90 of 50 called and 40 malignant."""
+    triage = np.repeat([1.0, -1.0, 1.0, -1.0], [30, 10, 20, 140])
+    truth = np.repeat([1, 0], [40, 160])
+    names = np.array([f"{i:03d}" for i in range(200)])
+    point = operating_point(CalibrationMap(), 0.0, "")
+    found = metrics_of(Scores(triage, np.ones(200, int), truth, names), point, "cascade")
+    expected = {"sensitivity": 0.75, "ppv": 0.6, "f1": 2 / 3, "accuracy": 0.85}
+    assert {name: found[name] for name in expected} == pytest.approx(expected)
+
+
+def test_a_paper_whose_f1_does_not_follow_from_its_precision_and_recall() -> None:
+    """arXiv 2406.12954 tells precision 0.94, recall 0.77 and F1 0.86; the first two give 0.847."""
+    hits, present = 0.77, 1.0
+    told = f1(np.array(hits), np.array(hits / 0.94), np.array(present))
+    assert float(told) == pytest.approx(0.847, abs=5e-4)
+
+
+def test_nobody_called_malignant_has_no_precision_and_an_f1_of_zero() -> None:
+    scores = draw(80, 80, 2)
+    found = metrics_of(scores, operating_point(CalibrationMap(), 11.0, ""), "binary")
+    assert (found["ppv"], found["f1"]) == (None, 0.0)
+    assert found["accuracy"] == pytest.approx(np.mean(~scores.positive))

@@ -1,29 +1,14 @@
 """From the section ``compare`` to cells: each arm x seed x fold is a whole experiment, checked beforehand."""
 
-import itertools
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
 
 from fedderm.combinations import check_choices
 from fedderm.compare_settings import CompareSettings, slug
 from fedderm.comparison.folds import Raw, folds_of, parsed, raw_of, section_of
+from fedderm.comparison.variants import merged, refuse_common, variants
 from fedderm.config_sentences import nearest
 from fedderm.settings import Experiment
-
-_COMMON: Final = ("name", "seed", "sites", "compare", "data_root", "work_dir", "runs_dir", "resources")
-"""What all cells share: one federation, one audit, one machine."""
-_COMMON_WITHIN: Final = {
-    "training": {"seed": "compare.seeds"},
-    "evaluation": {"bootstrap": "compare.cell_bootstrap"},
-}
-_REPLACED_BY: Final = {
-    "name": ("proximal_mu", "parameters"),  # of a strategy
-    "local_steps": ("local_epochs",),
-    "local_epochs": ("local_steps",),
-    "baseline": ("baseline_site",),
-}
 
 
 @dataclass(frozen=True)
@@ -53,8 +38,8 @@ def cells_of(experiment: Experiment) -> list[Cell]:
     """
     settings = section_of(experiment)
     for label, changes in settings.arms.items():
-        _refuse_common(changes, f"compare.arms.{label}")
-    arms = list(_variants(settings))
+        refuse_common(changes, f"compare.arms.{label}")
+    arms = [(one.label, one.changes) for one in variants(settings)]
     _refuse_shared_folders([label for label, _ in arms])
     folds = folds_of(experiment)
     first = next(iter(folds.values()))
@@ -72,21 +57,6 @@ def cells_of(experiment: Experiment) -> list[Cell]:
     _check_pairs(settings, cells)
     _check_choices(cells, settings)
     return cells
-
-
-def _variants(settings: CompareSettings) -> Iterator[tuple[str, Raw]]:
-    """Yield each arm with each combination of the grid's values, and its label."""
-    for path in settings.grid:
-        _refuse_common(_nested(path, None), "compare.grid")
-    short = [path.rpartition(".")[2] for path in settings.grid]
-    names = short if len(set(short)) == len(short) else list(settings.grid)
-    for label, changes in settings.arms.items():
-        for values in itertools.product(*settings.grid.values()):
-            told = [f"{name} {_shown(value)}" for name, value in zip(names, values, strict=True)]
-            varied = changes
-            for path, value in zip(settings.grid, values, strict=True):
-                varied = merged(varied, _nested(path, value))
-            yield ", ".join([label, *told]), varied
 
 
 def _cells(
@@ -111,31 +81,6 @@ def _cells(
         experiment = parsed({**raw, "baseline_site": site}, where)
         found.append(Cell(label, seed, experiment, held_out, experiment.baseline_site or ""))
     return found
-
-
-def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> Raw:
-    """Return ``base`` with ``changes`` merged in key by key.
-
-    What can only stand instead of something else replaces it: another strategy comes without the parameters
-    of the base's, steps replace passes, another baseline has its own site.
-    """
-    replaced = {
-        one for key, value in changes.items() if base.get(key) != value for one in _REPLACED_BY.get(key, ())
-    }
-    result = {key: value for key, value in base.items() if key not in replaced}
-    for key, value in changes.items():
-        before = result.get(key)
-        result[key] = merged(before, value) if isinstance(before, dict) and isinstance(value, dict) else value
-    return result
-
-
-def _refuse_common(changes: Raw, where: str) -> None:
-    for key, value in changes.items():
-        if key in _COMMON:
-            raise ValueError(f"{where}.{key}: all arms share it; set {key} for the whole experiment")
-        for inner, instead in _COMMON_WITHIN.get(key, {}).items():
-            if isinstance(value, dict) and inner in value:
-                raise ValueError(f"{where}.{key}.{inner}: is set by {instead}; remove it here")
 
 
 def _refuse_shared_folders(labels: Sequence[str]) -> None:
@@ -207,15 +152,3 @@ def _check_choices(cells: Sequence[Cell], settings: CompareSettings) -> None:
 
 def _where(label: str, settings: CompareSettings) -> str:
     return f"compare.arms.{label}" if label in settings.arms else f"compare.grid, arm '{label}'"
-
-
-def _nested(path: str, value: Any) -> Raw:
-    *parents, last = path.split(".")
-    found: Raw = {last: value}
-    for key in reversed(parents):
-        found = {key: found}
-    return found
-
-
-def _shown(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)

@@ -8,6 +8,7 @@ from typing import Final
 
 import numpy as np
 
+from fedderm.comparison.choice import Tried, choices_of
 from fedderm.comparison.diagnoses import Diagnoses, diagnoses_of
 from fedderm.comparison.effort import ArmCost, Curve, costs_of, curves_of
 from fedderm.comparison.outcomes import Cell, Comparison
@@ -87,6 +88,8 @@ class Results:
     """Macro-F1 by triage threshold, and pairs of arms."""
     diagnoses: Diagnoses
     """Of models with a head of diagnoses."""
+    choices: list[Tried]
+    """Of a grid: which of its values the calibration splits choose for each arm."""
 
 
 def results_of(comparison: Comparison) -> Results:
@@ -116,6 +119,7 @@ def results_of(comparison: Comparison) -> Results:
         curves_of(comparison),
         sweep_of(comparison, models.places),
         diagnoses_of(comparison),
+        choices_of(comparison),
     )
 
 

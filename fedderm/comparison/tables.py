@@ -33,6 +33,7 @@ def write_tables(results: Results) -> None:
         "sweep": list(_sweep(results)),
         "diagnoses": list(_diagnoses(results)),
         "gaps": list(_gaps(results)),
+        "choice": list(_choices(results)),
         "pairs": list(_differences_of(results.sweep.pairs, "global")),
     }
     for name, rows in tables.items():
@@ -109,6 +110,18 @@ def _sweep(results: Results) -> Iterator[Row]:
                 "lesions": one.place.lesions,
                 "malignant": one.place.malignant,
             }
+
+
+def _choices(results: Results) -> Iterator[Row]:
+    for one in results.choices:
+        yield {
+            "arm": one.arm,
+            "with_values": one.label,
+            "calibration_auc": one.auc,
+            "seeds": one.seeds,
+            "lesions": one.lesions,
+            "chosen": one.chosen,
+        }
 
 
 def _differences(statistics: Statistics, model: str) -> Iterator[Row]:

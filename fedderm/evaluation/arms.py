@@ -50,11 +50,14 @@ class Place:
     def mean(self, metric: str, arm: str, seeds: NDArray[np.bool_]) -> tuple[float, Floats, Floats | None]:
         """Return an arm's mean over ``seeds``, and what each seed gives to it: ``(S',)`` and ``(S', B)``.
 
-        The latter None where a class has fewer lesions than FEWEST.
+        The latter None where a class has fewer lesions than FEWEST, or a draw leaves the metric undefined: a
+        PPV of which no lesion is called malignant.
         """
         values = np.stack([one.of(metric, arm)[0][seeds] for one in self.draws])
         enough = self._lesions_of(metric) >= FEWEST
         drawn = np.stack([one.of(metric, arm)[1][seeds] for one in self.draws]) if enough else None
+        if drawn is not None and not np.isfinite(drawn).all():
+            drawn = None
         if self.name == WORST:
             lowest = float(values.mean(axis=1).min())
             return lowest, pseudo_values(values), None if drawn is None else pseudo_values(drawn)

@@ -65,7 +65,7 @@ class Performance(Document):
     n: int
     positives: int
     metrics: dict[str, Estimate]
-    """auc, sensitivity, specificity, balanced_accuracy, macro_f1, ece, brier, referrals_per_1000."""
+    """By the names of ``fedderm.evaluation.metrics.METRICS``."""
     confusion: list[list[int]]
     """Rows are true classes, columns decisions; 2 or 4 classes. Empty where a small cell hides it."""
     absent_classes: list[str]

@@ -35,6 +35,8 @@ _BOTH_CLASSES: Final = (
     "auc",
     "average_precision",
     "balanced_accuracy",
+    "ppv",
+    "f1",
     "calibration_slope",
     "calibration_intercept",
 )
@@ -153,7 +155,11 @@ def estimates(
     in which no replicate differs (all malignant lesions found, say); other metrics have no interval then.
     Metrics that need both classes get none from a single lesion of one.
     """
-    lesions = {"sensitivity": positive_lesions, "specificity": benign_lesions}
+    lesions = {
+        "sensitivity": positive_lesions,
+        "specificity": benign_lesions,
+        "accuracy": positive_lesions + benign_lesions,
+    }
     fewest = min(positive_lesions, benign_lesions)
     found = {}
     for name in METRICS:

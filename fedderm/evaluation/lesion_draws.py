@@ -17,7 +17,16 @@ from fedderm.evaluation.metrics import row_statistics, summarise
 from fedderm.evaluation.ranking import auc
 from fedderm.evaluation.scores import Floats, Scores
 
-COMPARED: Final = ("auc", "balanced_accuracy", "sensitivity", "specificity", "ece")
+COMPARED: Final = (
+    "auc",
+    "balanced_accuracy",
+    "accuracy",
+    "sensitivity",
+    "specificity",
+    "ppv",
+    "f1",
+    "ece",
+)
 """Metrics of a comparison; decisions and probabilities are those of each cell's own federation point."""
 
 RESAMPLES: Final = 2000

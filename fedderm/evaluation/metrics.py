@@ -29,6 +29,9 @@ METRICS: Final = (
     "sensitivity",
     "specificity",
     "balanced_accuracy",
+    "accuracy",
+    "ppv",
+    "f1",
     "macro_f1",
     "ece",
     "ece_mass",
@@ -84,26 +87,37 @@ def confusion_of(statistics: Floats, scheme: Scheme) -> Floats:
 def summarise(statistics: Floats, scheme: Scheme) -> dict[str, Floats]:
     """Return the metrics that are functions of sums, each ``(...)``, from summed row statistics ``(..., S)``.
 
-    NaN where undefined. Macro-F1 is the mean over the classes present in truth, the ECE is
-    ``sum_b |sum p - sum y| / n``.
+    NaN where undefined. Accuracy, PPV (precision) and F1 are of malignant against benign, F1 = 2 TP / (2 TP +
+    FP + FN); like PPV they follow the prevalence. Macro-F1 is the mean over the classes present in truth, the
+    ECE is ``sum_b |sum p - sum y| / n``.
     """
     k = len(class_names(scheme))
     confusion, n = confusion_of(statistics, scheme), statistics[..., : k * k].sum(axis=-1)
     bins = statistics[..., k * k : -1].reshape(*statistics.shape[:-1], ECE_BINS, 3)
     benign, malignant = confusion[..., 0, :].sum(axis=-1), confusion[..., 1:, :].sum(axis=(-1, -2))
     referred = confusion[..., 1:].sum(axis=(-1, -2))
+    hits = confusion[..., 1:, 1:].sum(axis=(-1, -2))
     with np.errstate(invalid="ignore", divide="ignore"):
-        sensitivity = confusion[..., 1:, 1:].sum(axis=(-1, -2)) / malignant
+        sensitivity = hits / malignant
         specificity = confusion[..., 0, 0] / benign
         return {
             "sensitivity": sensitivity,
             "specificity": specificity,
             "balanced_accuracy": (sensitivity + specificity) / 2,
+            "accuracy": (hits + confusion[..., 0, 0]) / n,
+            "ppv": hits / referred,
+            "f1": f1(hits, referred, malignant),
             "macro_f1": macro_f1(confusion),
             "ece": np.abs(bins[..., 1] - bins[..., 2]).sum(axis=-1) / n,
             "brier": statistics[..., -1] / n,
             "referrals_per_1000": 1000 * referred / n,
         }
+
+
+def f1(hits: Floats, called: Floats, present: Floats) -> Floats:
+    """Return the F1 of a class from units found, called so and truly so; NaN where none is truly so."""
+    with np.errstate(invalid="ignore"):
+        return np.where(present > 0, 2 * hits / (called + present), np.nan)
 
 
 def macro_f1(confusion: Floats) -> Floats:
@@ -140,8 +154,8 @@ def metrics_of_counts(
 ) -> dict[str, float | None]:
     """Return METRICS from counts. Raises ValueError where the threshold is not on a bin edge.
 
-    Sensitivity, specificity, macro-F1 and referrals are exact; the AUC is so within ``auc_error_bound``; the
-    others take each unit at its bin's centre.
+    What is counted at the threshold (sensitivity to macro-F1, referrals) is exact; the AUC is so within
+    ``auc_error_bound``; the others take each unit at its bin's centre.
     """
     check_on_edge(point.threshold)
     scores, weights = counts.weighted(unit)

@@ -18,7 +18,7 @@ from fedderm.evaluation.counts import BIN_CENTRES, BIN_EDGES, UNITS, Counts, sna
 from fedderm.evaluation.disclosure import suppress_rows
 from fedderm.evaluation.documents import Estimate, OperatingPoint, Unit
 from fedderm.evaluation.intervals import estimates, lesion_weights
-from fedderm.evaluation.metrics import Scheme, metrics_of_counts
+from fedderm.evaluation.metrics import Scheme, f1, metrics_of_counts
 from fedderm.evaluation.ranking import average_precision
 from fedderm.evaluation.scores import Floats, Ints, Scores
 
@@ -98,8 +98,8 @@ def pooled_intervals(
 ) -> dict[str, Estimate]:
     """Return METRICS of the pool with 95 % intervals from summed replicates.
 
-    Values come from ``counts``. Intervals: AUC, average precision, sensitivity, specificity, balanced
-    accuracy, referrals, Brier, calibration slope and intercept; macro-F1 in the binary scheme only, for
+    Values come from ``counts``. Intervals: AUC, average precision, sensitivity, specificity, both accuracies,
+    PPV, F1, referrals, Brier, calibration slope and intercept; macro-F1 in the binary scheme only, for
     replicates do not hold the differential; ECEs none. The replicates must have been made with
     ``point.threshold``, which must be on a bin edge.
     """
@@ -141,6 +141,9 @@ def replicate_metrics(
             "sensitivity": sensitivity,
             "specificity": specificity,
             "balanced_accuracy": (sensitivity + specificity) / 2,
+            "accuracy": (tp + n - fp) / (p + n),
+            "ppv": tp / (tp + fp),
+            "f1": f1(tp, tp + fp, p),
             "macro_f1": np.where(
                 p == 0, f1_benign, np.where(n == 0, f1_malignant, (f1_benign + f1_malignant) / 2)
             ),

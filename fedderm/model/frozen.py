@@ -2,12 +2,41 @@
 
 import numpy as np
 import timm
+from torch import Tensor
 
 from fedderm.devices import seeded
 from fedderm.model.cascade import Cascade
+from fedderm.model.heads import Heads, Logits
 from fedderm.model.state import to_arrays
 from fedderm.settings import ModelSettings
 from fedderm.weights import FrozenTrunk, digest
+
+
+class OnFrozenTrunk(Heads):
+    """What is trained of a cascade whose trunk, or most of it, stays as it was: the heads, and what else a
+    subclass adds.
+
+    Like the whole cascade it takes images (B, 3, H, W) in 0..1.
+    """
+
+    def __init__(self, whole: Cascade, settings: ModelSettings) -> None:
+        """Take over ``whole``, on its device; its trunk is frozen and in evaluation mode."""
+        super().__init__(settings, whole.triage.in_features)
+        self._whole = (whole.eval(),)  # in a tuple torch does not see it
+        for parameter in whole.trunks.parameters():
+            parameter.requires_grad_(False)
+        self.dropout = whole.dropout
+        for name, head in whole.heads():
+            setattr(self, name, head)
+
+    def forward(self, inputs: Tensor) -> Logits:
+        """Return the logits of images ``inputs`` (B, 3, H, W) in 0..1."""
+        logits: Logits = self._whole[0](inputs)
+        return logits
+
+    def features(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what the triage and the differentiation head see of images ``inputs``, (B, F) each."""
+        return self._whole[0].features(inputs)
 
 
 def initial_model(settings: ModelSettings, seed: int) -> Cascade:

@@ -81,8 +81,7 @@ class Heads(nn.Module):
 
     def head_parameters(self) -> list[nn.Parameter]:
         """Return the parameters of the heads."""
-        trunk = {id(parameter) for parameter in self.trunk_parameters()}
-        return [parameter for parameter in self.parameters() if id(parameter) not in trunk]
+        return [parameter for _, head in self.heads() for parameter in head.parameters()]
 
 
 def _zero_linear(inputs: int, outputs: int) -> nn.Linear:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from fedderm.devices import seeded
 from fedderm.model.cascade import Cascade
-from fedderm.model.heads import Heads, Logits
+from fedderm.model.frozen import OnFrozenTrunk
 from fedderm.settings import ModelSettings
 from fedderm.training_settings import TrainingSettings
 from fedderm.weights import Arrays
@@ -54,22 +54,16 @@ class Adapter(nn.Module):
         return output + self.scale * F.linear(F.linear(inputs[0], self.A), self.B)
 
 
-class Adapted(Heads):
+class Adapted(OnFrozenTrunk):
     """What is trained of a cascade whose trunk is frozen: adapters in the trunk's layers, and the heads.
 
     The trunk is no part of this module's state or parameters, and stays in evaluation mode: its BatchNorm
-    does not change. Like a whole cascade it takes images (B, 3, H, W) in 0..1.
+    does not change.
     """
 
     def __init__(self, whole: Cascade, settings: ModelSettings, training: TrainingSettings) -> None:
         """Take over ``whole``, on its device. Raises ValueError where no layer of it can have an adapter."""
-        super().__init__(settings, whole.triage.in_features)
-        self._whole = (whole.eval(),)  # in a tuple torch does not see it
-        for parameter in whole.trunks.parameters():
-            parameter.requires_grad_(False)
-        self.dropout = whole.dropout
-        for name, head in whole.heads():
-            setattr(self, name, head)
+        super().__init__(whole, settings)
         self.adapters = nn.ModuleDict()
         for name, layer in adaptable(whole.trunks):
             adapter = Adapter(layer, training.lora_rank, training.lora_alpha)
@@ -80,15 +74,6 @@ class Adapted(Heads):
                 f"training.trunk: lora: backbone {settings.backbone} has no linear layer and no convolution "
                 "of one pixel for an adapter; choose a transformer such as vit_b16, or trunk: trained"
             )
-
-    def forward(self, inputs: Tensor) -> Logits:
-        """Return the logits of images ``inputs`` (B, 3, H, W) in 0..1."""
-        logits: Logits = self._whole[0](inputs)
-        return logits
-
-    def features(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what the triage and the differentiation head see of images ``inputs``, (B, F) each."""
-        return self._whole[0].features(inputs)
 
     def trunk_parameters(self) -> list[nn.Parameter]:
         """Return the parameters of the adapters, which learn in the trunk's place."""

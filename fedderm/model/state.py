@@ -49,8 +49,9 @@ def load_arrays(
 
 
 def parameter_arrays(model: nn.Module) -> Arrays:
-    """Return copies of what is trained, without running statistics."""
-    return {name: one.detach().cpu().numpy().copy() for name, one in model.named_parameters()}
+    """Return copies of what is trained, without running statistics and what is frozen."""
+    trained = (pair for pair in model.named_parameters() if pair[1].requires_grad)
+    return {name: one.detach().cpu().numpy().copy() for name, one in trained}
 
 
 def statistics_of(model: nn.Module) -> list[str]:

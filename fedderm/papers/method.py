@@ -113,8 +113,9 @@ def _training(run: RunFolder) -> str:
             "of sums over the sites' features, with a penalty of "
             f"{plain(training.get('head_penalty'))} of their mean square."
         )
-    adapters = () if training.get("trunk") == "lora" else ("lora_rank", "lora_alpha")
-    return _settings("Local training", training, leave=("augmentation", *adapters))
+    depths = {"lora": ("lora_rank", "lora_alpha"), "last_stages": ("last_stages",)}
+    others = [key for depth, keys in depths.items() if depth != training.get("trunk") for key in keys]
+    return _settings("Local training", training, leave=("augmentation", *others))
 
 
 def _imbalance(training: dict[str, Any], *, closed_form: bool) -> str:

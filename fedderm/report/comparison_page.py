@@ -52,6 +52,7 @@ def _content(results: Results) -> dict[str, Any]:
         "facts": _facts(results),
         "auc": blocks.pop("auc"),
         "others": {METRIC_NAMES[name]: found for name, found in blocks.items()},
+        "choices": results.choices,
         "differences": difference_blocks(results.models),
         "scale": scale_of(results.models),
         "sweep": sweep_blocks(results),
@@ -79,6 +80,7 @@ def _contents(content: dict[str, Any]) -> list[tuple[str, str]]:
     """Return (id, label) of the page's sections, without those that this comparison has nothing for."""
     listed = [
         ("arms", "Arms by site", True),
+        ("choice", "Values of the grid", bool(content["choices"])),
         ("differences", "Differences", bool(content["differences"])),
         ("pairs", "Pairs of arms", bool(content["pairs"])),
         ("sweep", "Triage threshold", bool(content["sweep"])),

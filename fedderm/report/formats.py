@@ -97,7 +97,7 @@ def why_missing(performance: Performance | None, name: str) -> str:
     if performance.n == 0:
         return "nothing to show: the split is empty, or smaller than the site's minimum cell"
     unit = performance.unit
-    if performance.positives == 0 and name in {"auc", "sensitivity", "balanced_accuracy", "macro_f1"}:
+    if performance.positives == 0 and name in {"auc", "sensitivity", "balanced_accuracy", "f1", "macro_f1"}:
         return f"no malignant {unit}s in this split"
     if performance.positives == performance.n and name in {
         "auc",
@@ -106,6 +106,8 @@ def why_missing(performance: Performance | None, name: str) -> str:
         "macro_f1",
     }:
         return f"no benign {unit}s in this split"
+    if name == "ppv":
+        return f"no {unit} is called malignant"
     if performance.absent_classes:
         return f"absent here: {', '.join(performance.absent_classes)}"
     return "not computed"
