@@ -82,7 +82,7 @@ def test_one_config_gives_the_same_weights_in_both_worlds(uni: Deployment, tmp_p
     told = fedderm("deploy", "run", uni.coordinator, path)
     assert told.code == 0, told
     run = only_run(path.parent)
-    assert "what the config says of north, south's images and settings is not used" in told.out
+    assert "what the config says of the images and settings of south, north is not used" in told.out
     assert f"report: {run / 'report.html'}" in told.out
     assert (run / "report.html").stat().st_size > 50_000
     assert json.loads((run / "rounds" / "state.json").read_text())["finished"]

@@ -183,7 +183,7 @@ def _run_folder(
     described = [site.name for site in experiment.sites if site.source != "elsewhere"]
     if described:
         _say(
-            f"note: what the config says of {', '.join(described)}'s images and settings is not used: "
+            f"note: what the config says of the images and settings of {', '.join(described)} is not used: "
             "each hospital's own site file decides (here: source: elsewhere)"
         )
     return RunFolder.create(experiment.alone())
