@@ -1,7 +1,7 @@
 """A model as one ONNX file: pixels in, calibrated probabilities out, with all that is needed to use it.
 
 Views, normalisation, both heads, calibration map and softmax are in the graph; the rest of the preparation
-(which square of the photograph, colour constancy) and the threshold are in the file's metadata and, for
+(which square of the photograph, hair, colour constancy) and the threshold are in the file's metadata and, for
 people, in a JSON file beside it. Needs the extra ``export`` (onnx, onnxscript, onnxruntime).
 """
 
@@ -91,6 +91,7 @@ def describe(predictor: Predictor, site: str | None) -> dict[str, Any]:
         "outputs": outputs,
         "image_size": settings.image_size,
         "crop": settings.crop,
+        "hair": settings.hair,
         "colour": settings.colour,
         "classes": list(CLASSES[1:]) if settings.scheme != "binary" else [],
         "scheme": settings.scheme,

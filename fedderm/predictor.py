@@ -26,9 +26,10 @@ from fedderm.model_folder import (
 )
 from fedderm.networks import network_of
 from fedderm.settings import ModelSettings
+from sites.cache import corrected
 from sites.diagnoses import BCC_PATTERNS, CLASSES
 from sites.diagnosis_schemes import NAMES
-from sites.images import Pixels, read_image, shades_of_grey, to_square
+from sites.images import Pixels, read_image, to_square
 
 
 @dataclass(frozen=True)
@@ -116,9 +117,8 @@ class Predictor:
         return self.model
 
     def pixels(self, image: Path) -> Pixels:
-        """Return the whole image (H, W, 3), its colours as the model sees them; ImageUnreadable for none."""
-        pixels = read_image(image)
-        return shades_of_grey(pixels) if self.settings.colour == "shades_of_grey" else pixels
+        """Return the whole image (H, W, 3), corrected as the model sees it; ImageUnreadable for none."""
+        return corrected(read_image(image), self.settings.pixels())
 
     def square(self, pixels: Pixels, side: int | None = None) -> Pixels:
         """Return the part that the model sees, (side, side, 3); as large as it sees it without ``side``.

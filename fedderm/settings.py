@@ -69,6 +69,8 @@ class ModelSettings(Settings):
     image_size: Annotated[int, Field(ge=32, le=1024)] = 112
     """Pixels a side."""
     crop: Literal["center", "squash"] = "center"
+    hair: Literal["none", "removed"] = "none"
+    """removed: dark hair is painted over before anything else (docs/hair.md)."""
     colour: Literal["none", "shades_of_grey"] = "none"
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
     """Before the heads."""
@@ -88,7 +90,7 @@ class ModelSettings(Settings):
 
     def pixels(self) -> PixelSettings:
         """Return the pixel cache's settings."""
-        return PixelSettings(image_size=self.image_size, crop=self.crop, colour=self.colour)
+        return PixelSettings(image_size=self.image_size, crop=self.crop, hair=self.hair, colour=self.colour)
 
 
 class EvaluationSettings(Settings):

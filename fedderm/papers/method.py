@@ -89,6 +89,7 @@ def _preprocessing(model: dict[str, Any]) -> str:
     crop = {"center": "cropped to the central square", "squash": "squeezed to a square"}
     colour = {"none": "no colour correction", "shades_of_grey": "shades-of-grey colour constancy"}
     parts = [
+        "dark hair removed (after DullRazor)" if model.get("hair") == "removed" else "",
         crop.get(str(model.get("crop")), ""),
         f"resized to {plain(model['image_size'])} pixels a side",
         colour.get(str(model.get("colour")), ""),
