@@ -13,6 +13,8 @@ from fedderm.training_settings import Fraction, Positive, Scheme, Settings, Trai
 from sites.cache import PixelSettings
 from sites.catalogue import Site
 from sites.diagnosis_schemes import DiagnosisScheme
+from sites.metadata import FIELDS
+from sites.metadata import Field as MetadataField
 from strategies.names import STRATEGIES, unknown
 
 
@@ -81,6 +83,17 @@ class ModelSettings(Settings):
     diagnoses: DiagnosisScheme = "none"
     """A further head with a softmax over diagnoses: seven (HAM10000's) or eleven (MILK10k's), which learns
     from the images whose diagnosis is among them (docs/models.md)."""
+
+    metadata: tuple[MetadataField, ...] = ()
+    """What the heads are told of the patient beside the image: age, sex, anatom_site, any of which a site may
+    lack (docs/metadata.md)."""
+
+    @field_validator("metadata")
+    @classmethod
+    def _each_field_once(cls, fields: tuple[MetadataField, ...]) -> tuple[MetadataField, ...]:
+        if len(set(fields)) < len(fields):
+            raise ValueError(f"a field stands twice in [{', '.join(fields)}]; keep one")
+        return tuple(field for field in FIELDS if field in fields)
 
     @model_validator(mode="after")
     def _trunk_matches_scheme(self) -> Self:

@@ -81,9 +81,9 @@ class Adapted(Heads):
                 "of one pixel for an adapter; choose a transformer such as vit_b16, or trunk: trained"
             )
 
-    def forward(self, inputs: Tensor) -> Logits:
-        """Return the logits of images ``inputs`` (B, 3, H, W) in 0..1."""
-        logits: Logits = self._whole[0](inputs)
+    def forward(self, inputs: Tensor, metadata: Tensor | None = None) -> Logits:
+        """Return the logits of images ``inputs`` (B, 3, H, W) in 0..1 with ``metadata`` (B, M)."""
+        logits: Logits = self._whole[0](inputs, metadata)
         return logits
 
     def features(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
