@@ -67,7 +67,9 @@ def _model(model: dict[str, Any]) -> str:
         str(model.get("trunk")), "backbone"
     )
     dropout = f" Dropout {plain(model['dropout'])} before the heads." if "dropout" in model else ""
-    return f"{scheme}; {trunk}: {plain(model.get('backbone', 'not recorded'))}.{dropout}"
+    fields = [str(field).replace("anatom_site", "anatomical site") for field in model.get("metadata") or ()]
+    beside = f" Beside the image the heads were told {', '.join(fields)}, where recorded." if fields else ""
+    return f"{scheme}; {trunk}: {plain(model.get('backbone', 'not recorded'))}.{dropout}{beside}"
 
 
 def _initialisation(run: RunFolder) -> str:
