@@ -1,7 +1,8 @@
 """What metadata are worth to the models of a comparison's arm, and what is lost where they are missing.
 
-Every model of the arm (one a seed, heads on a frozen trunk) scores the same lesions with what the site's table tells, without each
-field, and with nothing told: held-out sites by all their lesions, training sites by their test split.
+Every model of the arm (one a seed, heads on a frozen trunk) scores the same lesions with what the site's
+table tells, without each field, and with nothing told: held-out sites by all their lesions, training sites by
+their test split.
 
     python -m benchmarks.metadata COMPARISON --arm "all three" --data-root ../shared/data
 """
