@@ -84,7 +84,7 @@ class BatchGradient:
     def _part(self, batch: Batch, part: slice, labels: _Labels, share: float) -> Tensor:
         inputs = batch.inputs(part, self._device)
         with autocast(self._device, self._settings.precision):
-            logits = self._model(inputs)
+            logits = self._model(inputs, batch.metadata(part, self._device))
         losses = self._losses(logits, part, labels)
         if (mixture := batch.mixture(part)) is not None:
             # As what is shown is made of two images, what is learnt is made of their two losses.

@@ -37,6 +37,8 @@ class Batch:
     """``(B, D)`` of ``augment.draw`` and, where images are mixed, of ``draw_mixing``; there too. Features
     have the latter alone."""
     settings: AugmentationSettings
+    known: Tensor | None = None
+    """``(B, M)`` metadata, some of them hidden; None of a model that is not told any."""
 
     def inputs(self, part: slice, device: torch.device) -> Tensor:
         """Return what a model takes of a part of the batch: pixels (b, 3, H, W) or features (b, T, F)."""
@@ -44,6 +46,16 @@ class Batch:
         if (mixture := self.mixture(part)) is None:
             return own
         return mixed(own, self._augmented(mixture.partners, device), mixture, self.settings)
+
+    def metadata(self, part: slice, device: torch.device) -> Tensor | None:
+        """Return the metadata of a part of the batch, (b, M), mixed as the images are."""
+        if self.known is None:
+            return None
+        own = self.known[part]
+        if (mixture := self.mixture(part)) is not None:
+            share = mixture.own.to(own.device)[:, None]
+            own = share * own + (1 - share) * self.known[mixture.partners.to(own.device)]
+        return own.to(device, non_blocking=True)
 
     def mixture(self, part: slice) -> Mixture | None:
         """Return what is mixed into a part of the batch; None where images stay themselves."""
@@ -85,7 +97,7 @@ def training_batches(
             drawn = torch.cat([drawn, draw_mixing(len(positions), settings, generator)], dim=1)
         images = stage.empty((len(positions), *data.images[0].shape[1:]), torch.uint8)
         data.gather(positions, images.numpy())
-        return stage.sent(images, drawn)
+        return stage.sent(images, drawn, _known(data, positions, generator))
 
     with ThreadPoolExecutor(1, thread_name_prefix="fedderm-batches") as pool:
         try:
@@ -119,24 +131,24 @@ class _Stage:
         """Return memory that the device can read while it computes."""
         return torch.empty(*shape, dtype=dtype, pin_memory=self._cuda)
 
-    def sent(self, images: Tensor, drawn: Tensor) -> Callable[[], Batch]:
+    def sent(self, images: Tensor, drawn: Tensor, known: Tensor | None) -> Callable[[], Batch]:
         """Start the copy; return what waits for it, to be called by the thread that computes."""
         if self._stream is None:
-            return lambda: Batch(images, drawn, self._settings)
+            return lambda: Batch(images, drawn, self._settings, known)
         try:
             with torch.cuda.stream(self._stream):
                 on_device = [one.to(self._device, non_blocking=True) for one in (images, drawn.pin_memory())]
                 copied = self._stream.record_event()
         except torch.OutOfMemoryError:
             # The step will make room, or take the batch in parts.
-            return lambda: Batch(images, drawn, self._settings)
+            return lambda: Batch(images, drawn, self._settings, known)
 
         def arrived() -> Batch:
             current = torch.cuda.current_stream(self._device)
             current.wait_event(copied)
             for one in on_device:  # so that its memory is not used again before the step has read it
                 one.record_stream(current)
-            return Batch(on_device[0], on_device[1], self._settings)
+            return Batch(on_device[0], on_device[1], self._settings, known)
 
         return arrived
 
@@ -154,7 +166,12 @@ def _features(
     if settings.mixing != "none":
         mixing = draw_mixing(len(positions), settings, generator)
     features = torch.from_numpy(data.batch(positions, drawn)).to(device, non_blocking=True)
-    return Batch(features, mixing.to(device, non_blocking=True), settings)
+    known = _known(data, positions, generator)
+    return Batch(features, mixing.to(device, non_blocking=True), settings, known)
+
+
+def _known(data: TrainSet, positions: Positions, generator: torch.Generator) -> Tensor | None:
+    return None if data.metadata is None else data.metadata.drawn(positions, generator)
 
 
 def to_input(images: npt.NDArray[np.generic], device: torch.device) -> Tensor:

@@ -130,6 +130,8 @@ def _fed3r_objections(experiment: Experiment) -> Iterator[str]:
         yield "the head start is that same exchange, so leave training.head_start out"
     if strategy.fraction < 1 or strategy.quorum < 1:
         yield "the sums are those of all training sites, so leave strategy.fraction and quorum at 1"
+    if experiment.model.metadata:
+        yield "it fits heads to the trunk's features alone, so leave model.metadata out"
     if strategy.weighting != "examples":
         yield "images weigh as often as they are drawn, so set strategy.weighting: examples"
 

@@ -41,9 +41,11 @@ class Fitted:
 
 
 def open_sites(
-    paths: Sequence[Path], data_root: Path, observer: PreparationObserver
+    paths: Sequence[Path], data_root: Path, observer: PreparationObserver, trunk: str = ""
 ) -> tuple[Experiment, list[LocalSite]]:
     """Return the first run's experiment, and the sites, which all runs share.
+
+    With the digest of a frozen ``trunk`` heads are shown its features.
 
     Raises ValueError where a path is no run's folder, or the runs do not share seed and sites: lesions that
     calibrate one member could be what another one trained on.
@@ -55,7 +57,7 @@ def open_sites(
     loaded = load_sites(experiment, observer)
     given_up = audit_prepared(loaded, open_caches(experiment, loaded, observer)).given_up(_SALT)
     return experiment, [
-        open_site(experiment, site, _SALT, frozenset(given_up.get(site.name, ())))
+        open_site(experiment, site, _SALT, frozenset(given_up.get(site.name, ())), trunk)
         for site in experiment.sites
     ]
 

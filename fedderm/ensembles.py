@@ -76,7 +76,7 @@ def parts_of(paths: Sequence[Path]) -> list[Part]:
 
 def _compared(one: Part, other: Part) -> Iterator[tuple[str, Any, Any]]:
     """Yield what members must share: its name, and what either has."""
-    for key in ("image_size", "crop", "colour", "diagnoses"):
+    for key in ("image_size", "crop", "hair", "colour", "diagnoses", "metadata"):
         yield f"model.{key}", getattr(one.settings, key), getattr(other.settings, key)
     yield "evaluation.views", one.description["views"], other.description["views"]
     kinds = ["binary" if part.settings.scheme == "binary" else "of four classes" for part in (one, other)]

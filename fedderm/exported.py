@@ -1,13 +1,14 @@
-"""A model as one ONNX file: pixels in, calibrated probabilities out, with all that is needed to use it.
+"""A model as one ONNX file: pixels, and metadata where it is told any, in; calibrated probabilities out.
 
 Views, normalisation, both heads, calibration map and softmax are in the graph; the rest of the preparation
-(which square of the photograph, colour constancy) and the threshold are in the file's metadata and, for
+(which square of the photograph, hair, colour constancy) and the threshold are in the file's metadata and, for
 people, in a JSON file beside it. Needs the extra ``export`` (onnx, onnxscript, onnxruntime).
 """
 
 import json
 import logging
 import warnings
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
@@ -20,16 +21,21 @@ from torch import Tensor, nn
 
 from fedderm import __version__
 from fedderm.evaluation.calibration_maps import CalibrationMap
-from fedderm.inference import mirror_images, predict_logits
+from fedderm.inference import mirror_images, score_images
+from fedderm.metadata import Patient
 from fedderm.model.calibration_layer import CalibrationLayer
 from fedderm.model.heads import Heads
 from fedderm.predictor import Predictor
 from fedderm.whole_file import whole, write_whole
 from sites.diagnoses import CLASSES
+from sites.metadata import REGIONS, SEXES, Field
+from sites.metadata import description as told_how
 
 TOLERANCE: Final = 1e-4
 """The largest difference of a probability between onnxruntime and PyTorch."""
 _CHECKED: Final = 8
+_Shown = Mapping[str, npt.NDArray[Any]]
+"""The graph's inputs by name, ``_CHECKED`` images each."""
 _OPSET: Final = 18
 _NEEDED: Final = ("onnx", "onnxscript", "onnxruntime")
 
@@ -44,11 +50,11 @@ class Deployable(nn.Module):
         self.views = views
         self.calibration = CalibrationLayer(calibration)
 
-    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, pixels: Tensor, metadata: Tensor | None = None) -> tuple[Tensor, ...]:
         """Return the calibrated probability (B,), the raw triage logit (B,) and, but in the binary scheme,
-        P(class | malignant) (B, 3)."""
+        P(class | malignant) (B, 3); ``metadata`` (B, M) of a model that is told any."""
         inputs = pixels.permute(0, 3, 1, 2).float() / 255
-        seen = [self.model(view) for view in mirror_images(inputs, self.views)]
+        seen = [self.model(view, metadata) for view in mirror_images(inputs, self.views)]
         triage = torch.stack([one.triage for one in seen]).mean(dim=0)
         found = (torch.sigmoid(self.calibration(triage)), triage)
         if seen[0].differential is None:
@@ -68,12 +74,14 @@ def export_model(model: Path, site: str | None, to: Path) -> dict[str, Any]:
     if to.suffix != ".onnx":
         raise ValueError(f"--to {to}: expected a file that ends in .onnx")
     predictor = Predictor.open(model, site)
-    pixels = _test_pixels(predictor.settings.image_size)
+    shown: dict[str, npt.NDArray[Any]] = {"pixels": _test_pixels(predictor.settings.image_size)}
+    if fields := predictor.settings.metadata:
+        shown["metadata"] = _test_metadata(fields)
     with whole(to) as temporary:
-        _write(predictor, pixels, temporary)
+        _write(predictor, shown, temporary)
         description = describe(predictor, site)
         _add(temporary, description)
-        description["largest_difference"] = _checked(predictor, pixels, temporary)
+        description["largest_difference"] = _checked(predictor, shown, temporary)
     write_whole(to.with_suffix(".json"), json.dumps(description, indent=1) + "\n")
     return description
 
@@ -84,13 +92,16 @@ def describe(predictor: Predictor, site: str | None) -> dict[str, Any]:
     outputs = {"probability": "calibrated P(malignant)", "logit": "raw triage logit"}
     if settings.scheme != "binary":
         outputs["differential"] = f"P(class | malignant) of {', '.join(CLASSES[1:])}"
+    metadata = {"metadata": told_how(settings.metadata)} if settings.metadata else {}
     return {
         "fedderm": __version__,
         "use": "research only; not a medical device",
         "input": f"pixels: uint8 (batch, {settings.image_size}, {settings.image_size}, 3), RGB, upright",
         "outputs": outputs,
+        **metadata,
         "image_size": settings.image_size,
         "crop": settings.crop,
+        "hair": settings.hair,
         "colour": settings.colour,
         "classes": list(CLASSES[1:]) if settings.scheme != "binary" else [],
         "scheme": settings.scheme,
@@ -113,9 +124,19 @@ def _test_pixels(side: int) -> npt.NDArray[np.uint8]:
     return np.where(np.arange(_CHECKED)[:, None, None, None] % 2, smooth, fine)
 
 
-def _write(predictor: Predictor, pixels: npt.NDArray[np.uint8], path: Path) -> None:
+def _test_metadata(fields: Sequence[Field]) -> npt.NDArray[np.float32]:
+    """Return patients of different ages, sexes and places, the last of whom nothing is known."""
+    ages, sexes, places = (85, 20, 47.5, None), (*SEXES, None), (*REGIONS, None)
+    people = [
+        Patient(ages[one % len(ages)], sexes[one % len(sexes)], places[one % len(places)])
+        for one in range(_CHECKED - 1)
+    ]
+    return np.concatenate([one.encoded(fields) for one in (*people, Patient())])
+
+
+def _write(predictor: Predictor, shown: _Shown, path: Path) -> None:
     network = Deployable(predictor.model, CalibrationMap.of(predictor.point), predictor.views).eval()
-    names = ["probability", "logit", "differential"]
+    names, batch = ["probability", "logit", "differential"], torch.export.Dim("batch")
     told = logging.getLogger("torch.onnx")
     before = told.level
     told.setLevel(logging.ERROR)
@@ -124,14 +145,14 @@ def _write(predictor: Predictor, pixels: npt.NDArray[np.uint8], path: Path) -> N
             warnings.simplefilter("ignore")  # of the exporter about itself
             torch.onnx.export(
                 network,
-                (torch.from_numpy(pixels[:2]),),
+                tuple(torch.from_numpy(one[:2]) for one in shown.values()),
                 str(path),
                 dynamo=True,
                 external_data=False,
                 opset_version=_OPSET,
-                input_names=["pixels"],
+                input_names=list(shown),
                 output_names=names if predictor.settings.scheme != "binary" else names[:2],
-                dynamic_shapes={"pixels": {0: torch.export.Dim("batch")}},
+                dynamic_shapes={name: {0: batch} for name in shown},
                 verbose=False,
             )
     finally:
@@ -147,15 +168,16 @@ def _add(path: Path, description: dict[str, Any]) -> None:
     onnx.save(model, path)
 
 
-def _checked(predictor: Predictor, pixels: npt.NDArray[np.uint8], path: Path) -> float:
+def _checked(predictor: Predictor, shown: _Shown, path: Path) -> float:
     """Return the largest difference of a probability from PyTorch's; raises ValueError beyond TOLERANCE."""
     import onnxruntime
 
-    found = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"]).run(
-        None, {"pixels": pixels}
-    )
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    found = session.run(None, dict(shown))
+    pixels, metadata = shown["pixels"], shown.get("metadata")
     rows = np.arange(len(pixels))
-    triage, differential = predict_logits(predictor.model, pixels, rows, predictor.views, "float32")
+    said = score_images(predictor.model, pixels, rows, predictor.views, "float32", metadata)
+    triage, differential = said.triage, said.differential
     expected = [CalibrationMap.of(predictor.point).probabilities(triage)]
     expected += [] if differential is None else [softmax(differential, axis=1)]
     probabilities = [one for place, one in enumerate(found) if place != 1]

@@ -59,9 +59,15 @@ def predict_logits(
 
 
 def score_images(
-    model: Heads, images: Images, rows: npt.NDArray[np.int64], views: int = 1, precision: str = "auto"
+    model: Heads,
+    images: Images,
+    rows: npt.NDArray[np.int64],
+    views: int = 1,
+    precision: str = "auto",
+    metadata: npt.NDArray[np.float32] | None = None,
 ) -> ImageScores:
-    """Return logits and pooled trunk features of ``rows`` (n,) of ``images``.
+    """Return logits and pooled trunk features of ``rows`` (n,) of ``images``, of which ``metadata`` (n, M)
+    are known; None: nothing.
 
     Logits and features of ``views`` 1, 2 or 4 mirror images are averaged.
     """
@@ -74,8 +80,9 @@ def score_images(
 
     def score(part: slice) -> None:
         seen.clear()
+        known = None if metadata is None else torch.from_numpy(metadata[part]).to(device)
         with autocast(device, precision):
-            logits = _mean([model(view) for view in views_of(images[rows[part]], views, device)])
+            logits = _mean([model(view, known) for view in views_of(images[rows[part]], views, device)])
         looked_at = torch.stack(seen).mean(dim=0).cpu().numpy()
         triage.append(logits.triage.double().cpu().numpy())
         if logits.differential is not None:

@@ -19,6 +19,7 @@ from fedderm.evaluation.scores import Scores
 from fedderm.evaluation.subgroup_levels import age_bands
 from fedderm.feature_cache import CachedSite, open_features
 from fedderm.inference import score_images
+from fedderm.metadata import Metadata
 from fedderm.model.cascade import Cascade
 from fedderm.model.frozen import OnFrozenTrunk, built_trunk, is_trunk
 from fedderm.model.heads import Heads
@@ -33,6 +34,7 @@ from sites.annotations import pattern_labels
 from sites.cache import PixelSettings, open_cache
 from sites.catalogue import Site, load_site
 from sites.diagnosis_schemes import NAMES, DiagnosisScheme, diagnosis_labels
+from sites.metadata import Field, encoded
 from sites.salted import salted
 from sites.site import SiteSettings
 
@@ -64,6 +66,8 @@ class LocalSite:
     """Where features of a frozen trunk are kept; None: models are shown pixels."""
     diagnosis_scheme: DiagnosisScheme = "none"
     """What the model's head of diagnoses tells apart."""
+    metadata_fields: tuple[Field, ...] = ()
+    """What the model is told of patients."""
 
     @cached_property
     def images(self) -> Images:
@@ -87,15 +91,18 @@ class LocalSite:
         rows, images = self.rows("train"), self.images
         named = self.named(rows)
         diagnoses = None if named is None else (named, len(NAMES[self.diagnosis_scheme]))
+        metadata = Metadata(self.known(rows), self.metadata_fields) if self.metadata_fields else None
+        beside = (self.patterns(rows), diagnoses, metadata)
         try:
-            return site_train_set(images, rows, self._classes(rows), settings, self.patterns(rows), diagnoses)
+            return site_train_set(images, rows, self._classes(rows), settings, *beside)
         except ValueError as error:
             raise ValueError(f"site {self.settings.name}: {error}") from error
 
     def score(self, model: Heads, split: str, views: int, precision: str) -> "Seen":
         """Return the model's scores of a split's images, and the features behind them."""
         rows = self.rows(split)
-        found = score_images(model, self.images, rows, views, precision)
+        known = self.known(rows) if self.metadata_fields else None
+        found = score_images(model, self.images, rows, views, precision, known)
         named = (
             np.ones(len(rows), np.int64)
             if found.differential is None
@@ -115,6 +122,10 @@ class LocalSite:
         if self.diagnosis_scheme == "none":
             return None
         return diagnosis_labels(self.table.iloc[rows], self.diagnosis_scheme)
+
+    def known(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """Return the metadata (n, M) of ``rows`` that the model is told."""
+        return encoded(self.table.iloc[rows], self.metadata_fields)
 
     def attributes(self, split: str) -> dict[str, npt.NDArray[np.str_]]:
         """Return the levels of a split's images by attribute, each (n,), "" where not recorded.
@@ -193,8 +204,8 @@ def _open_site(
         table = table.assign(split=table["split"].where(~hidden, None))
     shown_features = trunk and experiment.training.trunk == "frozen"
     frozen = CachedSite(cache.pixels, cache.identity, experiment, trunk) if shown_features else None
-    scheme = experiment.model.diagnoses
-    return LocalSite(site, table, cache.pixels, cache.fingerprints, cache.notes, frozen, scheme)
+    told = (experiment.model.diagnoses, experiment.model.metadata)
+    return LocalSite(site, table, cache.pixels, cache.fingerprints, cache.notes, frozen, *told)
 
 
 class _Cached(NamedTuple):

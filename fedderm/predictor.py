@@ -14,6 +14,7 @@ from fedderm.evaluation.calibration_maps import CalibrationMap
 from fedderm.evaluation.distance import Familiar
 from fedderm.evaluation.documents import OperatingPoint
 from fedderm.inference import Floats, ImageScores, score_images
+from fedderm.metadata import Patient
 from fedderm.model.cascade import Cascade
 from fedderm.model.ensemble import Ensemble
 from fedderm.model_folder import (
@@ -26,9 +27,10 @@ from fedderm.model_folder import (
 )
 from fedderm.networks import network_of
 from fedderm.settings import ModelSettings
+from sites.cache import corrected
 from sites.diagnoses import BCC_PATTERNS, CLASSES
 from sites.diagnosis_schemes import NAMES
-from sites.images import Pixels, read_image, shades_of_grey, to_square
+from sites.images import Pixels, read_image, to_square
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,8 @@ class Prediction:
     """What the clinical rule makes of the patterns: pigment network excludes, any other suggests."""
     diagnoses: dict[str, float] | None = None
     """Probability of each diagnosis, most likely first, not calibrated; None of a model without that head."""
+    metadata: dict[str, Any] | None = None
+    """What the model was told of the patient, None where a field is not known; None of a model told none."""
     spread: float | None = None
     """Standard deviation of the probability over mirrored views; None of a model with one view."""
     agreement: float | None = None
@@ -67,13 +71,14 @@ class Prediction:
     abstains_because: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain values, for JSON; nothing of patterns or diagnoses of a model without those heads."""
+        """Return plain values, for JSON; nothing of patterns, diagnoses or metadata of a model without."""
         found = asdict(self)
         if self.patterns is None:
             for name in ("bcc", "patterns", "rule_suggests_bcc"):
                 found.pop(name)
-        if self.diagnoses is None:
-            found.pop("diagnoses")
+        for name in ("diagnoses", "metadata"):
+            if found[name] is None:
+                found.pop(name)
         return found
 
 
@@ -116,9 +121,8 @@ class Predictor:
         return self.model
 
     def pixels(self, image: Path) -> Pixels:
-        """Return the whole image (H, W, 3), its colours as the model sees them; ImageUnreadable for none."""
-        pixels = read_image(image)
-        return shades_of_grey(pixels) if self.settings.colour == "shades_of_grey" else pixels
+        """Return the whole image (H, W, 3), corrected as the model sees it; ImageUnreadable for none."""
+        return corrected(read_image(image), self.settings.pixels())
 
     def square(self, pixels: Pixels, side: int | None = None) -> Pixels:
         """Return the part that the model sees, (side, side, 3); as large as it sees it without ``side``.
@@ -131,26 +135,31 @@ class Predictor:
         """Return the logits of one image's prepared pixels ``square``: the mean over its views."""
         return _mean(self.view_scores(square))
 
-    def view_scores(self, square: Pixels) -> ImageScores:
+    def view_scores(self, square: Pixels, patient: Patient = Patient()) -> ImageScores:
         """Return the logits of each mirror image of ``square``, a row a view, in ``mirror_images``' order."""
         views = np.stack([square, square[:, ::-1], square[::-1], square[::-1, ::-1]][: self.views])
-        return score_images(self.model, views, np.arange(len(views)), 1)
+        known = np.repeat(patient.encoded(self.settings.metadata), len(views), axis=0)
+        return score_images(self.model, views, np.arange(len(views)), 1, metadata=known)
 
     def logits(self, image: Path) -> tuple[Floats, Floats | None]:
         """Return the triage logit (1,) and the differential logits (1, 3), None in the binary scheme."""
         found = self.scores(self.square(self.pixels(image)))
         return found.triage, found.differential
 
-    def predict(self, image: Path, agreement: float = 1.0) -> Prediction:
+    def predict(self, image: Path, agreement: float = 1.0, patient: Patient = Patient()) -> Prediction:
         """Return the prediction for one image file; raises ImageUnreadable where it is none.
 
-        The model abstains where a share of fewer than ``agreement`` views decides as their mean.
+        The model abstains where a share of fewer than ``agreement`` views decides as their mean. Raises
+        ValueError where something is known of the ``patient`` that the model does not take.
         """
-        return self.predict_square(image, self.square(self.pixels(image)), agreement)
+        return self.predict_square(image, self.square(self.pixels(image)), agreement, patient)
 
-    def predict_square(self, image: Path, square: Pixels, agreement: float = 1.0) -> Prediction:
+    def predict_square(
+        self, image: Path, square: Pixels, agreement: float = 1.0, patient: Patient = Patient()
+    ) -> Prediction:
         """Return the prediction for the prepared pixels ``square`` of the file ``image``."""
-        seen = self.view_scores(square)
+        told = patient.told(self.settings.metadata)
+        seen = self.view_scores(square, patient)
         scores = _mean(seen)
         triage, differential = scores.triage, scores.differential
         logit = float(triage[0])
@@ -168,6 +177,7 @@ class Predictor:
             shares,
             **_patterns(scores.patterns),
             diagnoses=None if scores.diagnoses is None else _shares(self._diagnoses, scores.diagnoses[0]),
+            metadata=told or None,
             **self._caution(seen, scores, malignant, agreement),
         )
 

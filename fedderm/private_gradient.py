@@ -86,19 +86,26 @@ class PrivateGradient:
 
     def clipped_sum(self, batch: Batch, part: slice, classes: Tensor, terms: Tensor) -> Mapping[str, Tensor]:
         """Return the sum over a part of the batch of each image's gradient, clipped, by parameter."""
-        inputs = batch.inputs(part, self._device)
+        inputs, metadata = batch.inputs(part, self._device), batch.metadata(part, self._device)
         parameters = {name: one.detach() for name, one in self._trained.items()}
 
-        def loss(trained: dict[str, Tensor], one: Tensor, its_class: Tensor, its_terms: Tensor) -> Tensor:
+        def loss(
+            trained: dict[str, Tensor],
+            one: Tensor,
+            its_class: Tensor,
+            its_terms: Tensor,
+            its_metadata: Tensor | None,
+        ) -> Tensor:
+            shown = (one[None], None if its_metadata is None else its_metadata[None])
             with autocast(self._device, self._settings.precision):
-                logits: Logits = functional_call(self._model, trained, (one[None],))
+                logits: Logits = functional_call(self._model, trained, shown)
             _, found = image_losses(
                 self._model.scheme, logits, its_class[None], its_terms[None], self._settings
             )
             return found.sum()
 
-        each = vmap(grad(loss), in_dims=(None, 0, 0, 0))
-        own: dict[str, Tensor] = each(parameters, inputs, classes, terms)
+        each = vmap(grad(loss), in_dims=(None, 0, 0, 0, None if metadata is None else 0))
+        own: dict[str, Tensor] = each(parameters, inputs, classes, terms, metadata)
         # A gradient that is not finite has no norm to clip by, and one NaN would tell through any noise that
         # its image was there: such an image adds nothing, which is within the bound.
         sound = torch.stack([one.flatten(1).isfinite().all(dim=1) for one in own.values()]).all(dim=0)

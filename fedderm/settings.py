@@ -13,6 +13,8 @@ from fedderm.training_settings import Fraction, Positive, Scheme, Settings, Trai
 from sites.cache import PixelSettings
 from sites.catalogue import Site
 from sites.diagnosis_schemes import DiagnosisScheme
+from sites.metadata import FIELDS
+from sites.metadata import Field as MetadataField
 from strategies.names import STRATEGIES, unknown
 
 
@@ -69,6 +71,8 @@ class ModelSettings(Settings):
     image_size: Annotated[int, Field(ge=32, le=1024)] = 112
     """Pixels a side."""
     crop: Literal["center", "squash"] = "center"
+    hair: Literal["none", "removed"] = "none"
+    """removed: dark hair is painted over before anything else (docs/hair.md)."""
     colour: Literal["none", "shades_of_grey"] = "none"
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
     """Before the heads."""
@@ -80,6 +84,17 @@ class ModelSettings(Settings):
     """A further head with a softmax over diagnoses: seven (HAM10000's) or eleven (MILK10k's), which learns
     from the images whose diagnosis is among them (docs/models.md)."""
 
+    metadata: tuple[MetadataField, ...] = ()
+    """What the heads are told of the patient beside the image: age, sex, anatom_site, any of which a site may
+    lack (docs/metadata.md)."""
+
+    @field_validator("metadata")
+    @classmethod
+    def _each_field_once(cls, fields: tuple[MetadataField, ...]) -> tuple[MetadataField, ...]:
+        if len(set(fields)) < len(fields):
+            raise ValueError(f"a field stands twice in [{', '.join(fields)}]; keep one")
+        return tuple(field for field in FIELDS if field in fields)
+
     @model_validator(mode="after")
     def _trunk_matches_scheme(self) -> Self:
         if self.trunk == "separate" and self.scheme != "cascade":
@@ -88,7 +103,7 @@ class ModelSettings(Settings):
 
     def pixels(self) -> PixelSettings:
         """Return the pixel cache's settings."""
-        return PixelSettings(image_size=self.image_size, crop=self.crop, colour=self.colour)
+        return PixelSettings(image_size=self.image_size, crop=self.crop, hair=self.hair, colour=self.colour)
 
 
 class EvaluationSettings(Settings):

@@ -168,7 +168,8 @@ def initial_loss(model: Heads, data: TrainSet, settings: TrainingSettings) -> fl
         chosen = np.arange(part.start, part.stop)
         classes = torch.from_numpy(data.classes[chosen]).to(device)
         with autocast(device, settings.precision):
-            logits = model(next(views_of(data.batch(chosen), 1, device)))
+            known = None if data.metadata is None else data.metadata.of(chosen).to(device)
+            logits = model(next(views_of(data.batch(chosen), 1, device)), known)
         further = _further_labels(data, chosen, settings, device)
         _, loss = image_losses(model.scheme, logits, classes, terms[part], settings, further)
         total.add_((loss.double() * torch.from_numpy(data.weights[chosen]).to(device)).sum())

@@ -14,6 +14,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
+from fedderm.metadata import Metadata
 from fedderm.training_settings import TrainingSettings
 from sites.diagnoses import CLASSES
 from sites.diagnosis_schemes import NO_LABEL
@@ -62,6 +63,8 @@ class TrainSet:
     """``(n, 7)`` labels of dermoscopic patterns, NaN where there are none; None: of no image."""
     diagnoses: Diagnoses | None = None
     """None of a model without a head of diagnoses."""
+    metadata: Metadata | None = None
+    """None of a model that is not told any."""
 
     def __len__(self) -> int:
         """Return the number of training images."""
@@ -125,11 +128,12 @@ def site_train_set(
     settings: TrainingSettings,
     patterns: Floats | None = None,
     diagnoses: tuple[Ints, int] | None = None,
+    metadata: Metadata | None = None,
 ) -> TrainSet:
     """Return the training set of one site: ``rows`` of ``images`` with their ``classes`` (n,).
 
     ``patterns`` (n, 7): labels, NaN where there are none; ``diagnoses``: labels (n,), and how many diagnoses
-    there are.
+    there are; ``metadata`` of the n images.
 
     Raises ValueError where one of malignant and benign is absent: there is nothing to tell apart.
     """
@@ -152,6 +156,7 @@ def site_train_set(
         np.tile(drawn, (len(classes), 1)),
         patterns=patterns,
         diagnoses=None if diagnoses is None else Diagnoses.of(diagnoses[0], weights, diagnoses[1]),
+        metadata=metadata,
     )
 
 
@@ -174,7 +179,13 @@ def pool(sets: Sequence[TrainSet], *, balanced: bool = False) -> TrainSet:
         sources=sum(one.sources for one in sets),
         patterns=_patterns(sets),
         diagnoses=_diagnoses(sets),
+        metadata=_metadata(sets),
     )
+
+
+def _metadata(sets: Sequence[TrainSet]) -> Metadata | None:
+    known = [one.metadata for one in sets if one.metadata is not None]
+    return Metadata.joined(known) if known else None
 
 
 def _diagnoses(sets: Sequence[TrainSet]) -> Diagnoses | None:

@@ -127,6 +127,7 @@ def _open(site_file: Path, site: Site, recipe: Recipe, observer: PreparationObse
         cache.fingerprints,
         tuple(data.notes),
         diagnosis_scheme=recipe.model.diagnoses,
+        metadata_fields=recipe.model.metadata,
     )
 
 

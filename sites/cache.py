@@ -25,6 +25,7 @@ from sites.acquisition import apply
 from sites.catalogue import MISSING, SiteData
 from sites.decoding import Decoded, NpyWriter, decode, in_order
 from sites.errors import ImageUnreadable, SiteError
+from sites.hair import without_hair
 from sites.images import FINGERPRINT_SIZE, Crop, Pixels, shades_of_grey, to_square
 from sites.site import SiteSettings
 from sites.whole_folder import open_or_make
@@ -53,6 +54,8 @@ class PixelSettings(BaseModel):
     """Side of the square, in pixels."""
     crop: Crop = "center"
     """``center``: the central square; ``squash``: the whole frame, distorted to a square."""
+    hair: Literal["none", "removed"] = "none"
+    """``removed``: dark hair is painted over, as ``sites.hair`` does it."""
     colour: Literal["none", "shades_of_grey"] = "none"
 
 
@@ -72,7 +75,7 @@ class PixelCache:
     def fingerprints(self) -> pd.DataFrame:
         """Return image_id, content (hash of the decoded pixels) and perceptual (bytes of a 64x64 grey image).
 
-        Taken from the file's own pixels, before the site's device, colour correction and resizing.
+        Taken from the file's own pixels, before the site's device, corrections and resizing.
         """
         index = json.loads((self.folder / "index.json").read_text())
         grey = np.load(self.folder / "perceptual.npy", mmap_mode="r")
@@ -116,6 +119,12 @@ def open_cache(
     )
     check_readable(data, cache.set_aside.to_dict("records"))
     return cache
+
+
+def corrected(pixels: Pixels, settings: PixelSettings) -> Pixels:
+    """Return the whole image `(H, W, 3)` as the settings want it: first without hair, then its colours."""
+    pixels = without_hair(pixels) if settings.hair == "removed" else pixels
+    return shades_of_grey(pixels) if settings.colour == "shades_of_grey" else pixels
 
 
 def image_generator(site: str, image_id: str) -> np.random.Generator:
@@ -193,13 +202,11 @@ def _jobs(data: SiteData) -> list[_Job]:
 
 
 def _seen(pixels: Pixels, job: _Job, site: SiteSettings, settings: PixelSettings) -> Pixels:
-    """Return what a network sees: through the site's device, colour-corrected, square."""
+    """Return what a network sees: through the site's device, corrected, square."""
     if site.acquisition is not None:
         generator = image_generator(site.name, job.image_id)
         pixels = apply(pixels, site.acquisition, generator, job.malignant)
-    if settings.colour == "shades_of_grey":
-        pixels = shades_of_grey(pixels)
-    return to_square(pixels, settings.image_size, settings.crop)
+    return to_square(corrected(pixels, settings), settings.image_size, settings.crop)
 
 
 def _decoder(data: SiteData, settings: PixelSettings) -> Callable[[_Job], Outcome]:

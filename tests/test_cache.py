@@ -77,10 +77,11 @@ def test_key_follows_files_settings_and_device(folder: Path, tmp_path: Path) -> 
         key(image_size=33),
         key(crop="squash"),
         key(colour="shades_of_grey"),
+        key(hair="removed"),
         key(acquisition=device),
     }
     os.utime(folder / "img04.png", (1, 1))
-    assert len({*names, key()}) == 6
+    assert len({*names, key()}) == 7
 
 
 def test_workers_do_not_matter_even_with_a_random_device(folder: Path, tmp_path: Path) -> None:

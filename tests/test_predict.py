@@ -66,6 +66,7 @@ MODEL: dict[str, Any] = {"backbone": "test_resnet", "pretrained": "none", "image
     [
         {},
         {"crop": "squash", "colour": "shades_of_grey"},
+        {"hair": "removed"},
         {"scheme": "binary"},
         {"scheme": "four_class", "image_size": 32},
     ],

@@ -107,15 +107,22 @@ def predict(
     agreement: Annotated[
         float, typer.Option(help="Abstain where a smaller share of the mirrored views decides alike (0..1).")
     ] = 1.0,
+    age: Annotated[float | None, typer.Option(help="In years; for a model that is told metadata.")] = None,
+    sex: Annotated[str | None, typer.Option(help="female or male; likewise.")] = None,
+    anatom_site: Annotated[
+        str | None, typer.Option(help="Where the lesion is: back, face, ...; likewise.")
+    ] = None,
 ) -> None:
     """Say for each image: probability of malignancy, decision, differential. Research use only.
 
     Where its mirrored views disagree, or the image is unlike the training sites', it says that it abstains.
-    An image that cannot be read is named and does not stop the others; the exit code is then 2.
+    An image that cannot be read is named and does not stop the others; the exit code is then 2. Age, sex and
+    anatomical site are those of all images named; what is left out counts as missing.
     """
     from fedderm.cli.prediction import predict_images
+    from fedderm.metadata import Patient
 
-    if not predict_images(model, images, site, as_json, agreement):
+    if not predict_images(model, images, site, as_json, agreement, Patient(age, sex, anatom_site)):
         raise typer.Exit(2)
 
 

@@ -2,33 +2,38 @@
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 
 from fedderm.cli.errors import tell
 from fedderm.cli.images import image_files, shown
 from fedderm.cli.terminal import output, plain_table
+from fedderm.metadata import Patient
 from fedderm.predictor import Prediction, Predictor
 from sites.errors import ImageUnreadable
 
 
 def predict_images(
-    model: Path, images: list[Path], site: str | None, as_json: bool, agreement: float
+    model: Path, images: list[Path], site: str | None, as_json: bool, agreement: float, patient: Patient
 ) -> bool:
     """Print a prediction for each image; return whether all could be read.
 
     An unreadable image is named on standard error and does not stop the others. Raises ValueError where the
-    model cannot be used, a folder holds no image, or ``agreement`` is no share.
+    model cannot be used, a folder holds no image, ``agreement`` is no share, or the model does not take what
+    is known of the ``patient``.
     """
     if not 0 <= agreement <= 1:
         raise ValueError(f"--agreement {agreement:g}: expected a share of views between 0 and 1")
     paths = [file for path in images for file in image_files(path)]
     predictor = Predictor.open(model, site)
+    patient.told(predictor.settings.metadata)
     found, unreadable = [], 0
     for path in shown(paths, "predict", not (as_json and sys.stdout.isatty())):
         try:
-            prediction = predictor.predict(path, agreement)
+            prediction = predictor.predict(path, agreement, patient)
         except ImageUnreadable as error:
             tell(str(error))
             unreadable += 1
@@ -70,6 +75,8 @@ def _print(predictions: list[Prediction], predictor: Predictor) -> None:
     console.print(f"threshold {predictor.point.threshold_probability:.3f}: {predictor.point.origin}")
     console.print("A guarantee speaks of a lesion's mean over its images, not of one image.")
     console.print(_about_caution(predictor))
+    if predictions[0].metadata is not None:
+        console.print(_about_metadata(predictions[0].metadata))
     if predictions[0].patterns is not None:
         console.print(
             "P(BCC) and patterns (those at 0.5 or above) are not calibrated. Rule: network excludes BCC."
@@ -82,6 +89,14 @@ def _print(predictions: list[Prediction], predictor: Predictor) -> None:
 def _views(one: Prediction) -> str:
     """Return the spread of the probability over the views, and how many of them decide alike."""
     return "-" if one.spread is None or one.agreement is None else f"±{one.spread:.3f}, {one.agreement:.0%}"
+
+
+def _about_metadata(told: Mapping[str, Any]) -> str:
+    """Return what the model was told beside the pixels, of the patient of all images."""
+    known = [f"{name.replace('_', ' ')} {value}" for name, value in told.items() if value is not None]
+    unknown = [name.replace("_", " ") for name, value in told.items() if value is None]
+    found = f"Of the patient: {', '.join(known)}." if known else "Of the patient: nothing."
+    return found if not unknown else f"{found} Not told, and counted as missing: {', '.join(unknown)}."
 
 
 def _about_caution(predictor: Predictor) -> str:

@@ -42,11 +42,11 @@ class Cascade(Heads):
         for name, values in (("mean", backbones[0].mean), ("std", backbones[0].std)):
             self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
 
-    def forward(self, inputs: Tensor) -> Logits:
-        """Return the logits of images ``inputs`` (B, 3, H, W) in 0..1."""
+    def forward(self, inputs: Tensor, metadata: Tensor | None = None) -> Logits:
+        """Return the logits of images ``inputs`` (B, 3, H, W) in 0..1 with ``metadata`` (B, M)."""
         first, last = self.features(inputs)
         with torch.autocast(inputs.device.type, enabled=False):  # as in the heads alone
-            return self.logits(self.dropout(first.float()), self.dropout(last.float()))
+            return self.logits(self.dropout(first.float()), self.dropout(last.float()), metadata)
 
     def features(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Return what the triage and the differentiation head see of images ``inputs``, (B, F) each.

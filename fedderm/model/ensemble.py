@@ -57,8 +57,8 @@ class Ensemble(Heads):
         self.thresholds = [one.point.threshold for one in members]
         self.combine = combine
 
-    def forward(self, inputs: Tensor) -> Logits:
-        """Return the logits of images ``inputs`` (B, 3, H, W) in 0..1."""
+    def forward(self, inputs: Tensor, metadata: Tensor | None = None) -> Logits:
+        """Return the logits of images ``inputs`` (B, 3, H, W) in 0..1 with ``metadata`` (B, M)."""
         seen: dict[int, tuple[Tensor, Tensor]] = {}
         said: list[Logits] = []
         for member in self.members:
@@ -67,7 +67,7 @@ class Ensemble(Heads):
                 first, last = member.features(inputs)
                 seen[trunk] = first.float(), last.float()
             with torch.autocast(inputs.device.type, enabled=False):
-                said.append(member.logits(*seen[trunk]))
+                said.append(member.logits(*seen[trunk], metadata))
         self.triage(torch.cat([first for first, _ in seen.values()], dim=1))
         return Logits(
             self._triage([one.triage for one in said]),

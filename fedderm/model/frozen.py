@@ -29,9 +29,9 @@ class OnFrozenTrunk(Heads):
         for name, head in whole.heads():
             setattr(self, name, head)
 
-    def forward(self, inputs: Tensor) -> Logits:
-        """Return the logits of images ``inputs`` (B, 3, H, W) in 0..1."""
-        logits: Logits = self._whole[0](inputs)
+    def forward(self, inputs: Tensor, metadata: Tensor | None = None) -> Logits:
+        """Return the logits of images ``inputs`` (B, 3, H, W) in 0..1 with ``metadata`` (B, M)."""
+        logits: Logits = self._whole[0](inputs, metadata)
         return logits
 
     def features(self, inputs: Tensor) -> tuple[Tensor, Tensor]:

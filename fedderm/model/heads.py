@@ -1,7 +1,10 @@
 """The heads: what they say of a trunk's features. Under a frozen trunk they are all that trains and travels.
 
+Metadata are fused late: to what a head says of the features f, a second linear layer adds what it says of the
+metadata m. As ``W f + V m + b = [W V] [f; m] + b`` this is one head that sees both side by side.
+
 Shapes: B images, T trunks (1 shared, 2 separate), F features of a trunk, D = 3 malignant classes (MEL, SCC,
-BCC), K diagnoses of ``model.diagnoses``.
+BCC), K diagnoses of ``model.diagnoses``, M numbers of ``sites.metadata.encoded``.
 """
 
 from typing import NamedTuple, cast
@@ -13,9 +16,12 @@ from fedderm.model.dropout import BatchDropout, PackedDropout
 from fedderm.settings import ModelSettings
 from sites.diagnoses import BCC_PATTERNS
 from sites.diagnosis_schemes import NAMES
+from sites.metadata import missing
 
 MALIGNANT_CLASSES = 3
 PATTERN_OUTPUTS = 1 + len(BCC_PATTERNS)
+BESIDE = "_of_metadata"
+"""Ends the name of a head's second layer, which sees metadata."""
 
 
 class Logits(NamedTuple):
@@ -44,28 +50,44 @@ class Heads(nn.Module):
             self.patterns = _zero_linear(features, PATTERN_OUTPUTS)
         if settings.diagnoses != "none":
             self.diagnoses = _zero_linear(features, len(NAMES[settings.diagnoses]))
+        nothing_known = torch.from_numpy(missing(settings.metadata))
+        self.register_buffer("nothing_known", nothing_known, persistent=False)
+        if settings.metadata:
+            for name, head in self.heads():
+                if name != "patterns":  # which are seen in the image or not there, whoever the patient is
+                    beside = _zero_linear(len(nothing_known), head.out_features, bias=False)
+                    setattr(self, name + BESIDE, beside)
 
-    def forward(self, inputs: Tensor) -> Logits:
-        """Return the logits of features ``inputs`` (B, T, F)."""
+    nothing_known: Tensor
+
+    def forward(self, inputs: Tensor, metadata: Tensor | None = None) -> Logits:
+        """Return the logits of features ``inputs`` (B, T, F) with ``metadata`` (B, M); None: none known."""
         # Heads stay in float32 under autocast: with bfloat16's eight bits many images would share a logit.
         with torch.autocast(inputs.device.type, enabled=False):
-            return self.logits(*self.features(self.dropout(inputs.float())))
+            return self.logits(*self.features(self.dropout(inputs.float())), metadata)
 
-    def logits(self, first: Tensor, last: Tensor) -> Logits:
+    def logits(self, first: Tensor, last: Tensor, metadata: Tensor | None = None) -> Logits:
         """Return the logits of what the two heads see, (B, F) each, after dropout."""
-        triage = cast("Tensor", self.triage(first)).squeeze(1)
-        further = (self._further("patterns", first), self._further("diagnoses", first))
+        triage = self._said("triage", first, metadata).squeeze(1)
+        further = (self._further("patterns", first, metadata), self._further("diagnoses", first, metadata))
         if self.scheme == "binary":
             return Logits(triage, None, *further)
-        differential = cast("Tensor", self.differentiation(last))
+        differential = self._said("differentiation", last, metadata)
         if self.scheme == "four_class":
             # The triage head is the benign logit's negative: log sum exp(malignant) - benign.
             triage = torch.logsumexp(differential, dim=1) + triage
         return Logits(triage, differential, *further)
 
-    def _further(self, name: str, inputs: Tensor) -> Tensor | None:
-        head = getattr(self, name, None)
-        return None if head is None else cast("Tensor", head(inputs))
+    def _further(self, name: str, inputs: Tensor, metadata: Tensor | None) -> Tensor | None:
+        return self._said(name, inputs, metadata) if hasattr(self, name) else None
+
+    def _said(self, name: str, inputs: Tensor, metadata: Tensor | None) -> Tensor:
+        said = cast("Tensor", getattr(self, name)(inputs))
+        beside = getattr(self, name + BESIDE, None)
+        if beside is None:
+            return said
+        known = self.nothing_known.expand(inputs.shape[0], -1) if metadata is None else metadata.float()
+        return said + cast("Tensor", beside(known))
 
     def features(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Return what the triage and the differentiation head see of ``inputs``, (B, F) each."""
@@ -75,8 +97,8 @@ class Heads(nn.Module):
         """Return the parameters of the backbones: none, the features come from elsewhere."""
         return []
 
-    def heads(self) -> list[tuple[str, nn.Module]]:
-        """Return the heads by name."""
+    def heads(self) -> list[tuple[str, nn.Linear]]:
+        """Return the heads by name, with those of metadata."""
         return [(name, child) for name, child in self.named_children() if isinstance(child, nn.Linear)]
 
     def head_parameters(self) -> list[nn.Parameter]:
@@ -84,8 +106,8 @@ class Heads(nn.Module):
         return [parameter for _, head in self.heads() for parameter in head.parameters()]
 
 
-def _zero_linear(inputs: int, outputs: int) -> nn.Linear:
-    layer = nn.Linear(inputs, outputs)
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)
+def _zero_linear(inputs: int, outputs: int, *, bias: bool = True) -> nn.Linear:
+    layer = nn.Linear(inputs, outputs, bias=bias)
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
     return layer

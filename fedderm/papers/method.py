@@ -67,7 +67,9 @@ def _model(model: dict[str, Any]) -> str:
         str(model.get("trunk")), "backbone"
     )
     dropout = f" Dropout {plain(model['dropout'])} before the heads." if "dropout" in model else ""
-    return f"{scheme}; {trunk}: {plain(model.get('backbone', 'not recorded'))}.{dropout}"
+    fields = [str(field).replace("anatom_site", "anatomical site") for field in model.get("metadata") or ()]
+    beside = f" Beside the image the heads were told {', '.join(fields)}, where recorded." if fields else ""
+    return f"{scheme}; {trunk}: {plain(model.get('backbone', 'not recorded'))}.{dropout}{beside}"
 
 
 def _initialisation(run: RunFolder) -> str:
@@ -89,6 +91,7 @@ def _preprocessing(model: dict[str, Any]) -> str:
     crop = {"center": "cropped to the central square", "squash": "squeezed to a square"}
     colour = {"none": "no colour correction", "shades_of_grey": "shades-of-grey colour constancy"}
     parts = [
+        "dark hair removed (after DullRazor)" if model.get("hair") == "removed" else "",
         crop.get(str(model.get("crop")), ""),
         f"resized to {plain(model['image_size'])} pixels a side",
         colour.get(str(model.get("colour")), ""),
