@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.special import softmax
+from scipy.special import expit, softmax
 from torch import Tensor, nn
 
 from fedderm import __version__
@@ -26,8 +26,10 @@ from fedderm.metadata import Patient
 from fedderm.model.calibration_layer import CalibrationLayer
 from fedderm.model.heads import Heads
 from fedderm.predictor import Predictor
+from fedderm.settings import ModelSettings
 from fedderm.whole_file import whole, write_whole
-from sites.diagnoses import CLASSES
+from sites.diagnoses import BCC_PATTERNS, CLASSES
+from sites.diagnosis_schemes import NAMES
 from sites.metadata import REGIONS, SEXES, Field
 from sites.metadata import description as told_how
 
@@ -51,16 +53,36 @@ class Deployable(nn.Module):
         self.calibration = CalibrationLayer(calibration)
 
     def forward(self, pixels: Tensor, metadata: Tensor | None = None) -> tuple[Tensor, ...]:
-        """Return the calibrated probability (B,), the raw triage logit (B,) and, but in the binary scheme,
-        P(class | malignant) (B, 3); ``metadata`` (B, M) of a model that is told any."""
+        """Return what ``outputs_of`` names: the calibrated probability (B,), the raw triage logit (B,), and
+        of heads that there are P(class | malignant) (B, 3), P(pattern) (B, 8), P(diagnosis) (B, K).
+
+        ``metadata`` (B, M) of a model that is told any.
+        """
         inputs = pixels.permute(0, 3, 1, 2).float() / 255
         seen = [self.model(view, metadata) for view in mirror_images(inputs, self.views)]
         triage = torch.stack([one.triage for one in seen]).mean(dim=0)
-        found = (torch.sigmoid(self.calibration(triage)), triage)
-        if seen[0].differential is None:
-            return found
-        differential = torch.stack([one.differential for one in seen]).mean(dim=0)
-        return (*found, torch.softmax(differential, dim=1))
+        found: tuple[Tensor, ...] = (torch.sigmoid(self.calibration(triage)), triage)
+        for name, share in (("differential", _softmax), ("patterns", torch.sigmoid), ("diagnoses", _softmax)):
+            views = [getattr(one, name) for one in seen]
+            if views[0] is not None:
+                found = (*found, share(torch.stack(views).mean(dim=0)))
+        return found
+
+
+def _softmax(logits: Tensor) -> Tensor:
+    return torch.softmax(logits, dim=1)
+
+
+def outputs_of(settings: ModelSettings) -> dict[str, str]:
+    """Return the outputs of a model's file in their order, and what each is."""
+    found = {"probability": "calibrated P(malignant)", "logit": "raw triage logit"}
+    if settings.scheme != "binary":
+        found["differential"] = f"P(class | malignant) of {', '.join(CLASSES[1:])}"
+    if settings.patterns:
+        found["patterns"] = f"P(there) of BCC, {', '.join(BCC_PATTERNS)}; not calibrated"
+    if settings.diagnoses != "none":
+        found["diagnoses"] = f"P(diagnosis) of {', '.join(NAMES[settings.diagnoses])}; not calibrated"
+    return found
 
 
 def export_model(model: Path, site: str | None, to: Path) -> dict[str, Any]:
@@ -89,15 +111,12 @@ def export_model(model: Path, site: str | None, to: Path) -> dict[str, Any]:
 def describe(predictor: Predictor, site: str | None) -> dict[str, Any]:
     """Return what somebody has to know to use the file."""
     settings, point = predictor.settings, predictor.point
-    outputs = {"probability": "calibrated P(malignant)", "logit": "raw triage logit"}
-    if settings.scheme != "binary":
-        outputs["differential"] = f"P(class | malignant) of {', '.join(CLASSES[1:])}"
     metadata = {"metadata": told_how(settings.metadata)} if settings.metadata else {}
     return {
         "fedderm": __version__,
         "use": "research only; not a medical device",
         "input": f"pixels: uint8 (batch, {settings.image_size}, {settings.image_size}, 3), RGB, upright",
-        "outputs": outputs,
+        "outputs": outputs_of(settings),
         **metadata,
         "image_size": settings.image_size,
         "crop": settings.crop,
@@ -136,7 +155,7 @@ def _test_metadata(fields: Sequence[Field]) -> npt.NDArray[np.float32]:
 
 def _write(predictor: Predictor, shown: _Shown, path: Path) -> None:
     network = Deployable(predictor.model, CalibrationMap.of(predictor.point), predictor.views).eval()
-    names, batch = ["probability", "logit", "differential"], torch.export.Dim("batch")
+    batch = torch.export.Dim("batch")
     told = logging.getLogger("torch.onnx")
     before = told.level
     told.setLevel(logging.ERROR)
@@ -151,7 +170,7 @@ def _write(predictor: Predictor, shown: _Shown, path: Path) -> None:
                 external_data=False,
                 opset_version=_OPSET,
                 input_names=list(shown),
-                output_names=names if predictor.settings.scheme != "binary" else names[:2],
+                output_names=list(outputs_of(predictor.settings)),
                 dynamic_shapes={name: {0: batch} for name in shown},
                 verbose=False,
             )
@@ -177,9 +196,10 @@ def _checked(predictor: Predictor, shown: _Shown, path: Path) -> float:
     pixels, metadata = shown["pixels"], shown.get("metadata")
     rows = np.arange(len(pixels))
     said = score_images(predictor.model, pixels, rows, predictor.views, "float32", metadata)
-    triage, differential = said.triage, said.differential
-    expected = [CalibrationMap.of(predictor.point).probabilities(triage)]
-    expected += [] if differential is None else [softmax(differential, axis=1)]
+    expected = [CalibrationMap.of(predictor.point).probabilities(said.triage)]
+    expected += [] if said.differential is None else [softmax(said.differential, axis=1)]
+    expected += [] if said.patterns is None else [expit(said.patterns)]
+    expected += [] if said.diagnoses is None else [softmax(said.diagnoses, axis=1)]
     probabilities = [one for place, one in enumerate(found) if place != 1]
     worst = max(float(np.abs(one - other).max()) for one, other in zip(probabilities, expected, strict=True))
     if not worst <= TOLERANCE:

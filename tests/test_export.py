@@ -14,7 +14,7 @@ from commands import clinic, fedderm
 from test_predict import trained
 
 from fedderm.evaluation.calibration_maps import CalibrationMap
-from fedderm.exported import Deployable, export_model
+from fedderm.exported import Deployable, export_model, outputs_of
 from fedderm.model.calibration_layer import CalibrationLayer
 from fedderm.predictor import Predictor
 
@@ -48,6 +48,8 @@ def test_every_calibration_map_is_the_one_that_was_fitted(name: str) -> None:
         {"trunk": "separate"},
         {"backbone": "test_vit", "image_size": 160},
         {"backbone": "test_resnet+test_efficientnet", "pretrained": "none"},
+        {"diagnoses": "seven", "patterns": True},
+        {"diagnoses": "eleven", "scheme": "binary"},
     ],
     ids=str,
 )
@@ -64,7 +66,8 @@ def test_onnxruntime_says_what_predict_says(tmp_path: Path, changes: dict[str, A
     network = Deployable(predictor.model, CalibrationMap.of(predictor.point), predictor.views)
     with torch.no_grad():
         expected = network(torch.from_numpy(pixels))
-    assert len(found) == (2 if changes.get("scheme") == "binary" else 3)
+    assert len(found) == len(outputs_of(predictor.settings))
+    assert list(told["outputs"]) == [one.name for one in session.get_outputs()]
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(one, other.numpy(), atol=1e-4)
     assert json.loads(session.get_modelmeta().custom_metadata_map["fedderm"])["site"] == "bus"
