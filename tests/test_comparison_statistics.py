@@ -306,3 +306,18 @@ def test_both_variances_hold_their_level_and_one_alone_does_not(seeds: int) -> N
     assert found.false_claims["one seed"] > 0.05 + 3 * error
     assert found.covered["one seed"] < 0.95 - 3 * error
     assert found.covered["t test"] < 0.95 - 2 * error
+
+
+def test_a_ppv_that_a_draw_leaves_undefined_has_a_value_and_no_interval() -> None:
+    """Only the highest score is called malignant: in many draws of lesions it is not there."""
+    judged = {}
+    for seed in range(2):
+        found = scores(seed)
+        top = float(np.sort(found.triage)[-1])
+        judged["one", seed] = Judged(found, POINT.model_copy(update={"threshold": top}))
+    draws = draw_site("a", judged, ["one"], range(2), resamples=200, seed=3)
+    assert np.isnan(draws.replicates["ppv"]).any()
+    means = {one.metric: one for one in arm_means(places_of({"train": [draws]}), COMPARED, ["one"])}
+    assert means["ppv"].estimate.value is not None
+    assert means["ppv"].estimate.lower is None
+    assert means["f1"].estimate.lower is not None
