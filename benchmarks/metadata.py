@@ -4,7 +4,7 @@ Every model of the arm (one a seed, heads on a frozen trunk) scores the same les
 table tells, without each field, and with nothing told: held-out sites by all their lesions, training sites by
 their test split.
 
-    python -m benchmarks.metadata COMPARISON --arm "all three" --data-root ../shared/data
+    python -m benchmarks.metadata COMPARISON --arm all-three --beside image-alone --data-root ../shared/data
 """
 
 import argparse
@@ -29,6 +29,19 @@ from fedderm.predictor import Predictor
 from sites.metadata import Field, columns
 
 ALL = "as the table tells"
+NOTHING = "nothing told"
+BESIDE = "other models, of images alone"
+Models = dict[int, tuple[Heads, Predictor]]
+"""By seed."""
+
+
+def models_of(comparison: Path, arm: str) -> Models:
+    """Return an arm's finished models by seed; raises ValueError where there are none."""
+    found = sorted(comparison.glob(f"cells/{arm}/*/model/model.json"))
+    if not found:
+        raise ValueError(f"{comparison}: holds no finished cell of the arm {arm}; see its folder cells")
+    opened = {int(one.parents[1].name): Predictor.open(one.parents[1]) for one in found}
+    return {seed: (heads_of(one), one) for seed, one in opened.items()}
 
 
 def heads_of(predictor: Predictor) -> Heads:
@@ -65,10 +78,10 @@ def gaps(site: LocalSite) -> str:
     return ", ".join(f"{name} {share:.0%}" for name, share in zip(names, shares, strict=True))
 
 
-def judged(site: LocalSite, models: dict[int, tuple[Heads, Predictor]]) -> SiteDraws:
-    """Return the AUC of all models at a site under every state of its table."""
+def judged(site: LocalSite, models: Models, beside: Models) -> SiteDraws:
+    """Return the AUC of all models at a site under every state of its table, and that of others beside."""
     fields = site.metadata_fields
-    states = {ALL: site, "nothing told": without(site, fields)}
+    states = {ALL: site, NOTHING: without(site, fields)}
     if len(fields) > 1:
         states |= {f"without {field}": without(site, (field,)) for field in fields}
     found = {
@@ -76,8 +89,14 @@ def judged(site: LocalSite, models: dict[int, tuple[Heads, Predictor]]) -> SiteD
         for state, shown in states.items()
         for seed, (heads, model) in models.items()
     }
+    alone = replace(without(site, ()), metadata_fields=())
+    found |= {
+        (BESIDE, seed): Judged(scored(alone, heads, model.views), model.point)
+        for seed, (heads, model) in beside.items()
+    }
+    arms = [*states, *([BESIDE] if beside else [])]
     draws = np.random.SeedSequence([zlib.crc32(site.settings.name.encode())])
-    return draw_site(site.settings.name, found, list(states), list(models), metrics=("auc",), seed=draws)
+    return draw_site(site.settings.name, found, arms, list(models), metrics=("auc",), seed=draws)
 
 
 def shown(estimate: Estimate, form: str) -> str:
@@ -96,29 +115,28 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     arguments.add_argument("comparison", type=Path)
-    arguments.add_argument("--arm", required=True, help="an arm whose model.metadata is not empty")
+    arguments.add_argument("--arm", required=True, help="folder of an arm with model.metadata")
+    arguments.add_argument("--beside", help="folder of an arm without, at the same lesions")
     arguments.add_argument("--data-root", type=Path, default=Path("../shared/data"))
     asked = arguments.parse_args()
-    runs = sorted(one.parent.parent for one in asked.comparison.glob(f"cells/{asked.arm}/*/model/model.json"))
-    if not runs:
-        raise ValueError(f"{asked.comparison}: holds no finished cell of the arm {asked.arm}; see its cells")
-    opened = [Predictor.open(run) for run in runs]
-    trunk = frozen_trunk(opened[0].single("benchmarks.metadata")).digest
+    models = models_of(asked.comparison, asked.arm)
+    beside = models_of(asked.comparison, asked.beside) if asked.beside else {}
+    first = next(iter(models))
+    trunk = frozen_trunk(models[first][1].single("benchmarks.metadata")).digest
+    run = asked.comparison / "cells" / asked.arm / str(first)
     with Console() as console:
-        _, sites = open_sites(runs[:1], asked.data_root, console, trunk)
-    models = {number: (heads_of(one), one) for number, one in enumerate(opened)}
+        _, sites = open_sites([run], asked.data_root, console, trunk)
     draws: dict[str, list[SiteDraws]] = {}
     for site in sites:
-        draws.setdefault(site.settings.role, []).append(judged(site, models))
+        draws.setdefault(site.settings.role, []).append(judged(site, models, beside))
         print(f"{site.settings.name}: images without {gaps(site)}", flush=True)
     places = places_of(draws)
     states = list(draws[sites[0].settings.role][0].arms)
     means = {(one.place, one.arm): one for one in arm_means(places, ("auc",), states)}
-    references = {state: ALL for state in states if state != ALL}
+    references = {state: NOTHING if state == BESIDE else ALL for state in states if state != ALL}
     differences = {(one.place, one.arm): one for one in arm_differences(places, ("auc",), references)}
-    print(
-        f"\n{len(runs)} seeds\n| site | told | n (malignant) | AUC | less than {ALL} |\n|---|---|---|---|---|"
-    )
+    print(f"\n{len(models)} seeds; the last column: less {ALL}, and of other models less {NOTHING}")
+    print("| site | told | n (malignant) | AUC | difference |\n|---|---|---|---|---|")
     for (place, state), mean in means.items():
         less = differences.get((place, state))
         cells = [f"{place.name} ({place.role})", state, f"{place.lesions:,} ({place.malignant})"]
