@@ -92,6 +92,7 @@ def training_batches(
     stage = _Stage(device, settings)
 
     def make(positions: Positions) -> Callable[[], Batch]:
+        """Draw a batch's changes, fetch its images, and send both on their way; return how to get them."""
         drawn = draw(len(positions), settings, generator)
         if settings.mixing != "none":
             drawn = torch.cat([drawn, draw_mixing(len(positions), settings, generator)], dim=1)
@@ -144,6 +145,7 @@ class _Stage:
             return lambda: Batch(images, drawn, self._settings, known)
 
         def arrived() -> Batch:
+            """Wait, on the GPU's own stream, until the copy is there."""
             current = torch.cuda.current_stream(self._device)
             current.wait_event(copied)
             for one in on_device:  # so that its memory is not used again before the step has read it

@@ -112,6 +112,7 @@ def _write(path: Path, model: Cascade, site: CachedSite, threads: int, progress:
         """Write the features of one batch; return its number of images."""
 
         def write(part: slice) -> None:
+            """Write the features of a part of the rows, of all views and trunks."""
             images = to_input(pixels[rows[part]], device)
             # Both hold for a thread, and this is one of several.
             with torch.inference_mode(), autocast(device, site.experiment.training.precision):

@@ -79,6 +79,7 @@ def score_images(
     features = [np.empty((0, model.triage.in_features), np.float32)]
 
     def score(part: slice) -> None:
+        """Score a part of the rows, and keep what the triage head saw of it."""
         seen.clear()
         known = None if metadata is None else torch.from_numpy(metadata[part]).to(device)
         with autocast(device, precision):
@@ -148,6 +149,7 @@ def extract_features(model: Heads, images: Images, precision: str = "auto") -> t
     found: list[tuple[Floats, Floats]] = []
 
     def extract(part: slice) -> None:
+        """Keep what both heads see of a part of the images."""
         with autocast(device, precision):
             first, last = model.features(next(views_of(images[part], 1, device)))
         found.append((first.double().cpu().numpy(), last.double().cpu().numpy()))

@@ -142,6 +142,8 @@ def open_caches(
     pixels = experiment.model.pixels()
 
     def opened(data: SiteData) -> PixelCache:
+        """Open a site's pixel cache, or make it."""
+
         def progress(done: int, total: int) -> None:
             observer.progress(f"{data.site.name}: decode images", done, total)
 

@@ -96,6 +96,7 @@ class PrivateGradient:
             its_terms: Tensor,
             its_metadata: Tensor | None,
         ) -> Tensor:
+            """Return one image's loss as a function of the parameters, whose gradient is clipped alone."""
             shown = (one[None], None if its_metadata is None else its_metadata[None])
             with autocast(self._device, self._settings.precision):
                 logits: Logits = functional_call(self._model, trained, shown)

@@ -197,6 +197,7 @@ def _stoppable(workers: "Workers") -> Iterator[None]:
     """
 
     def on_signal(number: int, frame: FrameType | None) -> None:
+        """Ask for a stop; the second time, leave at once."""
         del frame
         if _stop.is_set():
             workers.abandon()

@@ -142,6 +142,7 @@ def _last_with_places(trunk: nn.Module, inputs: Tensor) -> tuple[nn.Module, Tens
     patches = math.prod(_grid(trunk))
 
     def note(module: nn.Module, _: object, output: object) -> None:
+        """Keep the output of a module that still has places: a map, or tokens."""
         if not isinstance(output, Tensor):
             return
         tokens = output.ndim == 3 and output.shape[1] >= max(patches, 2)

@@ -165,6 +165,7 @@ def initial_loss(model: Heads, data: TrainSet, settings: TrainingSettings) -> fl
     total = torch.zeros((), dtype=torch.float64, device=device)
 
     def add(part: slice) -> None:
+        """Add the weighted losses of a part of the images."""
         chosen = np.arange(part.start, part.stop)
         classes = torch.from_numpy(data.classes[chosen]).to(device)
         with autocast(device, settings.precision):

@@ -213,6 +213,7 @@ def _decoder(data: SiteData, settings: PixelSettings) -> Callable[[_Job], Outcom
     """Return what turns a job into pixels, or into the reason why there are none."""
 
     def outcome(job: _Job) -> Outcome:
+        """Return an image's pixels, or the sentence why there are none."""
         try:
             return decode(job.path, lambda pixels: _seen(pixels, job, data.site, settings))
         except ImageUnreadable as error:

@@ -37,6 +37,7 @@ class RunningMean:
         share = weight / self.weight
 
         def approach(mean: NDArray[Any], values: NDArray[Any]) -> None:
+            """Move a block of the mean towards the new values, in place."""
             step = np.subtract(values, mean, dtype=mean.dtype)
             step *= share
             mean += step

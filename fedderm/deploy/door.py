@@ -98,6 +98,7 @@ class Door:
         """Return ``send``, which notes that the key's node called once its signature was found good."""
 
         async def noting(part: MutableMapping[str, Any]) -> None:
+            """Note when the node was heard, unless its signature was refused."""
             if part["type"] == "http.response.start" and part["status"] != 401:
                 self._heard[key] = datetime.now(UTC)
             await send(part)

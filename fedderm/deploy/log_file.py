@@ -79,6 +79,7 @@ def _kept(number: int, original: int, log: logging.Logger) -> threading.Thread:
     os.close(write)
 
     def copy() -> None:
+        """Pass each line on, and keep it in the log without colours."""
         with os.fdopen(read, "rb") as lines, os.fdopen(original, "wb", buffering=0) as there:
             for line in lines:
                 with contextlib.suppress(OSError):  # a terminal that was closed

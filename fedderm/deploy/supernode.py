@@ -137,6 +137,7 @@ def _watching(kit: Kit) -> Iterator[threading.Event]:
     key, lost, over = fingerprint(kit.key().public_key()), threading.Event(), threading.Event()
 
     def watch() -> None:
+        """Set ``lost`` once the server, which answers, has not heard the running node for long."""
         silent_since: float | None = None
         while not over.wait(_LOOK_S):
             try:

@@ -24,6 +24,7 @@ def forgetting(pull: Pull) -> Pull:
     """Return ``pull``, after which nothing is left of a message that it did not hand over."""
 
     def pulled(state: NodeState, object_store: ObjectStore, **how: Any) -> int | None:
+        """Pull as Flower does, and forget what it gave up."""
         run = pull(state=state, object_store=object_store, **how)
         if run is None:  # no message is at work: whatever is here belongs to a run that was stopped
             forget(state, object_store)

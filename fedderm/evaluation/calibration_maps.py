@@ -196,6 +196,7 @@ def _fit(features: Floats, positive: Bools, *, with_intercept: bool) -> tuple[tu
     z, targets = (features - shift) / scale, smoothed_targets(positive)
 
     def loss(parameters: Floats) -> tuple[float, Floats]:
+        """Return the mean cross-entropy and its gradient."""
         u = z @ parameters[:-1] + parameters[-1]
         residual = expit(u) - targets
         gradient = np.append(residual @ z, residual.sum() if with_intercept else 0.0)
