@@ -324,3 +324,20 @@ def test_what_does_not_go_together_is_refused_with_the_reason() -> None:
         config.parse(experiment(model={"metadata": ["age", "age"]}))
     with pytest.raises(config.ConfigError, match=r"model\.metadata\.0: expected"):
         config.parse(experiment(model={"metadata": ["weight"]}))
+
+
+def test_a_folder_of_an_earlier_version_opens(tmp_path: Path) -> None:
+    """Its settings know neither metadata nor hair: none of both."""
+    image = clinic(tmp_path) / "i3.png"
+    folder = trained(tmp_path)
+    expected = Predictor.open(folder.path).predict(image)
+    path = folder.path / "model" / "model.json"
+    told = json.loads(path.read_text())
+    for key in ("metadata", "hair"):
+        told["model"].pop(key)
+    path.write_text(json.dumps(told))
+    before = config.load(folder.path / "config.yaml").model_dump(mode="json")
+    for key in ("metadata", "hair"):
+        before["model"].pop(key)
+    assert config.parse(before) == folder.experiment
+    assert Predictor.open(folder.path).predict(image) == expected
