@@ -20,7 +20,8 @@ from sklearn.metrics import roc_auc_score
 from benchmarks.claims import told
 from fedderm.cli.console import Console
 from fedderm.evaluation.proportions import auc_interval, wilson
-from fedderm.node import LocalSite, open_site
+from fedderm.local_site import LocalSite
+from fedderm.node import open_site
 from fedderm.predictor import Prediction, Predictor
 from fedderm.preparation import audit_prepared, load_sites, open_caches
 from fedderm.runs import RunFolder

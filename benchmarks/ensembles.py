@@ -16,7 +16,7 @@ from fedderm.ensemble_point import open_sites
 from fedderm.evaluation.comparison import delong_test
 from fedderm.evaluation.proportions import auc_interval, wilson
 from fedderm.evaluation.scores import Scores
-from fedderm.node import LocalSite
+from fedderm.local_site import LocalSite
 from fedderm.predictor import Predictor
 
 

@@ -27,10 +27,10 @@ from fedderm.devices import autocast
 from fedderm.model.backbones import timm_name
 from fedderm.model.cascade import Cascade
 from fedderm.model.state import to_arrays
-from fedderm.node import worker_model
 from fedderm.settings import Experiment, ModelSettings
 from fedderm.trainset import Images, TrainSet, site_train_set
 from fedderm.weights import Arrays
+from fedderm.worker_models import worker_model
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,10 @@ from fedderm.evaluation.arms import arm_differences, arm_means, places_of
 from fedderm.evaluation.documents import Estimate
 from fedderm.evaluation.lesion_draws import Judged, SiteDraws, draw_site
 from fedderm.evaluation.scores import Scores
+from fedderm.local_site import LocalSite
 from fedderm.model.frozen import frozen_trunk, is_trunk
 from fedderm.model.heads import Heads
 from fedderm.model.state import load_arrays, to_arrays
-from fedderm.node import LocalSite
 from fedderm.predictor import Predictor
 from sites.metadata import Field, columns
 

@@ -18,8 +18,9 @@ from fedderm.evaluation.informed import FederationEvidence
 from fedderm.evaluation.shift_reference import Summary, feature_summary
 from fedderm.federation.standards import Standards
 from fedderm.judging import Frame, judge
+from fedderm.local_site import LocalSite
 from fedderm.model.heads import Heads
-from fedderm.node import LocalSite, open_site
+from fedderm.node import open_site
 from fedderm.paired_models import require_same_sites
 from fedderm.preparation import PreparationObserver, audit_prepared, load_sites, open_caches
 from fedderm.runs import RunFolder

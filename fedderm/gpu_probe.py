@@ -17,10 +17,10 @@ from fedderm.model.cascade import Cascade
 from fedderm.model.frozen import is_trunk
 from fedderm.model.heads import Heads
 from fedderm.model.state import parameter_arrays, to_arrays
-from fedderm.node import worker_model
 from fedderm.settings import Experiment
 from fedderm.training import Stretch, train_locally
 from fedderm.trainset import Images, site_train_set
+from fedderm.worker_models import worker_model
 from strategies.catalogue import site_side
 from strategies.site_side import LocalObjective
 

@@ -27,8 +27,8 @@ from fedderm.evaluation.shift import diagnose
 from fedderm.evaluation.shift_reference import ShiftReference
 from fedderm.evaluation.site_evaluation import evaluate_site
 from fedderm.evaluation.thresholds import positives_needed
+from fedderm.local_site import LocalSite, Seen
 from fedderm.model.heads import Heads
-from fedderm.node import LocalSite, Seen
 from fedderm.recipe import Terms
 from fedderm.site_method import SiteMethod
 from sites.diagnosis_schemes import NAMES

@@ -8,7 +8,8 @@ from fedderm.evaluation.comparison import FEWEST, delong_test, holm, mcnemar_p, 
 from fedderm.evaluation.documents import Estimate
 from fedderm.evaluation.recalibration import site_seed
 from fedderm.evaluation.scores import Scores
-from fedderm.node import LocalSite, open_site
+from fedderm.local_site import LocalSite
+from fedderm.node import open_site
 from fedderm.predictor import Predictor
 from fedderm.preparation import PreparationObserver, audit_prepared, load_sites, open_caches
 from fedderm.runs import RunFolder

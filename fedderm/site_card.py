@@ -3,7 +3,7 @@
 from typing import Any
 
 from fedderm import __version__
-from fedderm.node import LocalSite
+from fedderm.local_site import LocalSite
 
 
 def site_card(site: LocalSite) -> dict[str, Any]:

@@ -11,9 +11,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from fedderm.batches import to_input
 from fedderm.inference import BATCH, BATCH_SIDE, batches
+from fedderm.local_site import LocalSite
 from fedderm.model.heads import Heads
 from fedderm.model.state import load_arrays, own_names, parameter_arrays, to_arrays
-from fedderm.node import LocalSite
 from fedderm.settings import Experiment, StrategySettings
 from fedderm.site_store import SiteStore
 from fedderm.training import TrainResult, initial_loss, rate_factors

@@ -22,16 +22,11 @@ from fedderm.feature_moments import feature_moments
 from fedderm.hospital.predictions import keep_predictions
 from fedderm.hospital.record import Record
 from fedderm.judging import Frame, judge
+from fedderm.local_site import LocalSite, Seen
 from fedderm.messages import Instruction
 from fedderm.model.heads import Heads
 from fedderm.model.state import shown_arrays
-from fedderm.node import (
-    LocalSite,
-    Seen,
-    open_site,
-    site_seed,
-    worker_model,
-)
+from fedderm.node import open_site, site_seed
 from fedderm.privacy_ledger import Ledger, cost_of, epsilon
 from fedderm.refusal import Refused, Tellable
 from fedderm.site_card import site_card
@@ -39,6 +34,7 @@ from fedderm.site_file import SITE_FILE, at_home, read_policy, site_of_node
 from fedderm.site_method import SiteMethod, adapt_to
 from fedderm.training import Stretch, steps_on, train_locally
 from fedderm.trainset import TrainSet, pool
+from fedderm.worker_models import worker_model
 from sites.catalogue import Site
 from sites.salted import salted_fingerprints
 

@@ -21,11 +21,11 @@ from fedderm.evaluation_files import csv_of, json_of, write_evaluation
 from fedderm.hospital.predictions import keep_predictions
 from fedderm.hospital.record import Record
 from fedderm.judging import Frame, Judged, judge
+from fedderm.local_site import LocalSite
 from fedderm.model.cascade import Cascade
 from fedderm.model.ensemble import Ensemble
 from fedderm.model_folder import REFERENCE, damaged, model_folder, read_description
 from fedderm.networks import network_of
-from fedderm.node import LocalSite, on_device
 from fedderm.preparation import PreparationObserver, rendering_shown
 from fedderm.recipe import Recipe
 from fedderm.report import build_report
@@ -34,6 +34,7 @@ from fedderm.site_file import read_home, read_site_file
 from fedderm.site_method import adapt_to
 from fedderm.weights import read_arrays
 from fedderm.whole_file import write_whole
+from fedderm.worker_models import on_device
 from sites.cache import open_cache
 from sites.catalogue import Site, load_site
 

@@ -24,7 +24,8 @@ from fedderm import client_app, config
 from fedderm.evaluation.long_format import LongRow
 from fedderm.in_process import InProcessGrid
 from fedderm.local_grid import failure
-from fedderm.node import LocalSite, open_site
+from fedderm.local_site import LocalSite
+from fedderm.node import open_site
 from fedderm.preparation import prepare
 from fedderm.runs import RunFolder
 from fedderm.serving import serve

@@ -25,10 +25,10 @@ from fedderm.evaluation.distance import (
 )
 from fedderm.evaluation.shift_reference import Block, ShiftReference
 from fedderm.inference import score_images
-from fedderm.node import worker_model
 from fedderm.predictor import Predictor
 from fedderm.runs import RunFolder
 from fedderm.weights import read_arrays, save_arrays
+from fedderm.worker_models import worker_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

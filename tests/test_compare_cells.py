@@ -15,11 +15,11 @@ from fedderm.comparison.cells import run_cell
 from fedderm.comparison.job import Job
 from fedderm.comparison.scores import FILE, pooled_auc, read_scores
 from fedderm.evaluation.scores import Scores
-from fedderm.node import worker_model
 from fedderm.report import build_report
 from fedderm.runs import RunFolder
 from fedderm.training_settings import TrainingSettings
 from fedderm.weights import read_arrays
+from fedderm.worker_models import worker_model
 from strategies.errors import Interrupted
 
 WEST, EAST, AWAY = range(3)

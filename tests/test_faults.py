@@ -18,11 +18,13 @@ from site_images import lesion_image
 from sklearn.metrics import roc_auc_score
 
 from fedderm import messages
-from fedderm.node import LocalSite, open_site, worker_model
+from fedderm.local_site import LocalSite
+from fedderm.node import open_site
 from fedderm.runs import RunFolder
 from fedderm.runtime import Interrupted
 from fedderm.serving import serve
 from fedderm.simulation import run_simulation
+from fedderm.worker_models import worker_model
 from sites.giving_way import AuditRefused
 from strategies.errors import QuorumLost
 from strategies.exchange import Event

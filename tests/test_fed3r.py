@@ -11,8 +11,9 @@ from sklearn.linear_model import Ridge
 
 from fedderm.combinations import check_choices
 from fedderm.head_start import SLOPE
+from fedderm.local_site import LocalSite
 from fedderm.model.frozen import frozen_trunk, initial_model
-from fedderm.node import LocalSite, open_site
+from fedderm.node import open_site
 from fedderm.runs import RunFolder
 
 MANY = (*SITES, {"name": "north", "lesions": 24}, {"name": "south", "lesions": 33})

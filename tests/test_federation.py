@@ -22,10 +22,11 @@ from flwr.app import Array, ArrayRecord, Context, Message, RecordDict
 
 from fedderm import client_app, messages
 from fedderm.federation.session import Answers
-from fedderm.node import site_seed, worker_model
+from fedderm.node import site_seed
 from fedderm.runs import RunFolder
 from fedderm.serving import first_model, serve
 from fedderm.training import Stretch, train_locally
+from fedderm.worker_models import worker_model
 from strategies.errors import QuorumLost
 
 WEST, EAST, AWAY = range(3)

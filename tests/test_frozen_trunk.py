@@ -31,11 +31,12 @@ from fedderm.model.cascade import Cascade
 from fedderm.model.dropout import PackedDropout
 from fedderm.model.frozen import frozen_trunk, initial_model
 from fedderm.model.state import load_arrays, to_arrays
-from fedderm.node import open_site, worker_model
+from fedderm.node import open_site
 from fedderm.predictor import Predictor
 from fedderm.runs import RunFolder
 from fedderm.serving import first_model
 from fedderm.weights import save_arrays
+from fedderm.worker_models import worker_model
 from strategies.errors import Interrupted
 
 FROZEN = {"training": {"trunk": "frozen", "learning_rate": 0.01}}

@@ -31,11 +31,11 @@ from fedderm.model.cascade import Cascade
 from fedderm.model.frozen import frozen_trunk, initial_model, is_trunk
 from fedderm.model.stages import LastStages
 from fedderm.model.state import load_arrays, to_arrays
-from fedderm.node import worker_model
 from fedderm.predictor import Predictor
 from fedderm.runs import RunFolder
 from fedderm.serving import first_model, start_of
 from fedderm.weights import save_arrays
+from fedderm.worker_models import worker_model
 from strategies.errors import Interrupted
 
 TRAINING = {"trunk": "last_stages", "batch_size": 8, "learning_rate": 0.003}

@@ -10,11 +10,13 @@ from federations import raw_config, simulated
 from flwr.app import Context, Message, RecordDict
 
 from fedderm import client_app, config, messages
-from fedderm.node import LocalSite, open_site, site_seed, worker_model
+from fedderm.local_site import LocalSite
+from fedderm.node import open_site, site_seed
 from fedderm.settings import Experiment
 from fedderm.site_card import site_card
 from fedderm.site_file import at_home, read_home, read_site_file, site_of_node
 from fedderm.trainset import TrainSet
+from fedderm.worker_models import worker_model
 from sites.cache import open_cache
 from sites.catalogue import load_site
 from sites.salted import salted, salted_fingerprints

@@ -11,8 +11,8 @@ from sklearn.metrics import confusion_matrix, roc_auc_score
 from fedderm.evaluation.counts import Counts, counts_of
 from fedderm.evaluation.documents import FederationEvaluation, OperatingPoint
 from fedderm.evaluation.recalibration import federation_point
-from fedderm.node import worker_model
 from fedderm.runs import RunFolder
+from fedderm.worker_models import worker_model
 
 WEST, EAST, AWAY = range(3)
 

@@ -170,8 +170,8 @@ def test_a_held_out_site_normalises_with_its_own_images_or_with_the_mean(root: P
     import torch
 
     from fedderm.batches import to_input
-    from fedderm.node import worker_model
     from fedderm.site_method import adapt_to, reestimate
+    from fedderm.worker_models import worker_model
 
     folder = method_run(root, "fedbn")
     site = local(folder, 2)

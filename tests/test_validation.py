@@ -15,9 +15,9 @@ from hospitals import Hospital, experiment
 
 from fedderm import messages
 from fedderm.evaluation.documents import OperatingPoint
-from fedderm.node import worker_model
 from fedderm.runs import RunFolder
 from fedderm.weights import read_arrays
+from fedderm.worker_models import worker_model
 
 Finished = tuple[RunFolder, AppGrid]
 

@@ -19,11 +19,12 @@ from torch import Tensor
 
 from benchmarks.systems.measured import Measured, Round, Training
 from fedderm.config import from_json, to_json
-from fedderm.node import open_site, site_seed, worker_model
+from fedderm.node import open_site, site_seed
 from fedderm.serving import first_model
 from fedderm.settings import Experiment
 from fedderm.training import Stretch, train_locally
 from fedderm.weights import Arrays
+from fedderm.worker_models import worker_model
 
 _READY_WITHIN = 300.0
 

@@ -16,7 +16,7 @@ from fedderm.ensembles import (
 from fedderm.evaluation.documents import Estimate
 from fedderm.model.ensemble import Combine
 from fedderm.networks import network_of
-from fedderm.node import on_device
+from fedderm.worker_models import on_device
 
 
 def make_ensemble(out: Path, runs: list[Path], combine: Combine, data_root: Path | None) -> None:

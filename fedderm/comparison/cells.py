@@ -15,12 +15,14 @@ from fedderm.evaluation.long_format import LongRow
 from fedderm.evaluation.scores import Scores
 from fedderm.federation.session import site_states
 from fedderm.in_process import InProcessGrid
+from fedderm.local_site import LocalSite
 from fedderm.model.frozen import is_trunk
-from fedderm.node import LocalSite, open_site, worker_model
+from fedderm.node import open_site
 from fedderm.runs import RunFolder
 from fedderm.serving import conduct
 from fedderm.site_method import SiteMethod, adapt_to
 from fedderm.weights import read_arrays
+from fedderm.worker_models import worker_model
 from strategies.exchange import Event
 
 Tell = Callable[[Mapping[str, Any]], None]

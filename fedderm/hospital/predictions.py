@@ -7,7 +7,7 @@ import pandas as pd
 
 from fedderm.evaluation.calibration_maps import CalibrationMap
 from fedderm.judging import Judged
-from fedderm.node import LocalSite
+from fedderm.local_site import LocalSite
 from fedderm.whole_file import write_whole
 
 
