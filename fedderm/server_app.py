@@ -2,6 +2,7 @@
 
 import logging
 import os
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,9 +31,19 @@ class _Sentences(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Return True: the record is shown, without a traceback where there is a sentence."""
         error = record.exc_info[1] if record.exc_info else None
-        if isinstance(error, (ValueError, Interrupted)) and os.environ.get("FEDDERM_DEBUG") != "1":
+        if isinstance(error, (ValueError, Interrupted)) and _ours(error) and not _debugging():
             record.msg, record.args, record.exc_info = "%s", (str(error),), None
         return True
+
+
+def _ours(error: BaseException) -> bool:
+    """Return whether an error was raised by fedderm, for people, and not by a library in its hands."""
+    frames = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return bool(frames) and frames[-1].partition(".")[0] in ("fedderm", "strategies", "sites")
+
+
+def _debugging() -> bool:
+    return os.environ.get("FEDDERM_DEBUG") == "1"
 
 
 log.addFilter(_Sentences())

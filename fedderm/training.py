@@ -1,6 +1,7 @@
 """Local training: what one site does in one round, and what the pooled baseline does in one place."""
 
 import math
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -59,11 +60,14 @@ def train_locally(
     """Train ``model`` in place for ``local_epochs`` over ``data``, or ``local_steps``, or its own budget.
 
     All randomness follows from ``seed`` and nothing is kept between calls: the same call gives the same
-    weights, but with ``settings.privacy`` (fedderm.private_gradient), which tells no losses either.
+    weights, but with ``settings.privacy`` (fedderm.private_gradient), which takes it from the operating
+    system, augmentation too, and tells no losses either.
     ``objective`` is what a method adds to the loss; None is FedAvg's. Raises ValueError when the loss is not
     finite.
     """
-    rng, generator = seeded(seed)
+    # One image more shifts whatever a seed draws for those behind it in the batch: who knows the seed would
+    # see more of that image than its clipped gradient.
+    rng, generator = seeded(seed if settings.privacy is None else [secrets.randbits(128)])
     device = next(model.parameters()).device
     size = batch_size(len(data), settings)
     _training_mode(model, settings, size)

@@ -134,7 +134,9 @@ def image_generator(site: str, image_id: str) -> np.random.Generator:
 
 
 def _key(data: SiteData, settings: PixelSettings) -> str:
-    digest = blake2b(f"{_FORMAT}\0{settings.model_dump_json()}\0".encode(), digest_size=8)
+    as_before = {"hair"} if settings.hair == "none" else set[str]()  # caches from before there was the choice
+    shown = settings.model_dump_json(exclude=as_before)
+    digest = blake2b(f"{_FORMAT}\0{shown}\0".encode(), digest_size=8)
     seen_through_device = data.site.acquisition is not None
     if data.site.acquisition is not None:
         digest.update(f"{data.site.name}\0{data.site.acquisition.model_dump_json()}\0".encode())

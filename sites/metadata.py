@@ -36,8 +36,8 @@ REGIONS: Final[dict[str, tuple[str, ...]]] = {
         "chest",
         "abdomen",
     ),
-    "upper extremity": ("arm", "hand"),
-    "lower extremity": ("leg", "foot"),
+    "upper extremity": ("arm", "upper arm", "forearm", "elbow", "wrist", "hand", "finger", "arms", "hands"),
+    "lower extremity": ("leg", "thigh", "knee", "calf", "shin", "ankle", "foot", "toe", "legs", "feet"),
     "palms/soles": ("acral", "palm", "sole"),
     "oral/genital": ("genital", "oral"),
 }

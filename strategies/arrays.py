@@ -134,7 +134,10 @@ def view(array: Array) -> NDArray[Any]:
     header = BytesIO(array.data)
     if npy.read_magic(header) != (1, 0):
         raise ValueError("its bytes are not in NumPy's format 1.0")
-    shape, fortran_order, dtype = npy.read_array_header_1_0(header)
+    try:
+        shape, fortran_order, dtype = npy.read_array_header_1_0(header)
+    except Exception as error:  # NumPy parses it as Python, which raises whatever it likes
+        raise ValueError(f"its header cannot be read ({type(error).__name__})") from error
     if dtype.hasobject:
         raise ValueError("it holds Python objects")
     count = math.prod(shape)

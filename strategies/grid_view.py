@@ -1,10 +1,14 @@
 """A grid seen through another: what a view does not change goes to the grid behind it."""
 
+import time
 from collections.abc import Iterable
+from typing import Final
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
+
+_PAUSE_S: Final = 0.05
 
 
 class GridView(Grid):
@@ -48,5 +52,13 @@ class GridView(Grid):
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterable[Message]:
-        """Send and receive through the grid behind this view."""
-        return self._grid.send_and_receive(messages, timeout=timeout)
+        """Send and receive as this view does, until all replies are there or ``timeout`` seconds are over."""
+        waiting = set(self.push_messages(messages))
+        begin, replies = time.monotonic(), list[Message]()
+        while waiting and (timeout is None or time.monotonic() - begin < timeout):
+            for reply in self.pull_messages(waiting):
+                waiting.discard(reply.metadata.reply_to_message_id)
+                replies.append(reply)
+            if waiting:
+                time.sleep(_PAUSE_S)
+        return replies

@@ -8,11 +8,12 @@ at once keep a SuperLink's database locked for seconds. Packed it is seven.
 import contextlib
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
 from strategies.arrays import NumPyArray, records, view
@@ -48,6 +49,15 @@ class _Place(NamedTuple):
 def packed(content: RecordDict) -> RecordDict:
     """Return the same records with all their arrays in one; raises ValueError where one cannot be read."""
     arrays = records(content, ArrayRecord)
+    return RecordDict({**_others(content, arrays), **_whole(arrays)})
+
+
+def _others(content: RecordDict, arrays: Mapping[str, ArrayRecord]) -> dict[str, Any]:
+    return {name: record for name, record in content.items() if name not in arrays}
+
+
+def _whole(arrays: Mapping[str, ArrayRecord]) -> dict[str, ArrayRecord | ConfigRecord]:
+    """Return the two records that stand for ``arrays``."""
     places: list[_Place] = []
     values: list[NDArray[Any]] = []
     end = 0
@@ -63,8 +73,7 @@ def packed(content: RecordDict) -> RecordDict:
     whole = ArrayRecord()
     whole["all"] = NumPyArray(data)
     layout = ConfigRecord({"records": list(arrays), "arrays": json.dumps(places)})
-    others = {name: record for name, record in content.items() if name not in arrays}
-    return RecordDict({**others, PACKED: whole, _LAYOUT: layout})
+    return {PACKED: whole, _LAYOUT: layout}
 
 
 def is_packed(content: RecordDict) -> bool:
@@ -89,7 +98,7 @@ def unpacked(content: RecordDict) -> RecordDict:
             if place.name in found[place.record]:
                 raise ValueError(f"its array {place.name} is described twice")
             found[place.record][place.name] = NumPyArray(place.read(data))
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"what it says of its arrays cannot be read ({error})") from error
     others = {name: record for name, record in content.items() if name not in (PACKED, _LAYOUT)}
     return RecordDict({**found, **others})
@@ -98,16 +107,25 @@ def unpacked(content: RecordDict) -> RecordDict:
 class PackedGrid(GridView):
     """A grid over a network, through which messages go packed and replies come back as they were."""
 
+    def __init__(self, grid: Grid) -> None:
+        super().__init__(grid)
+        self._sent: dict[str, ArrayRecord] = {}
+        self._packed: dict[str, ArrayRecord | ConfigRecord] = {}
+
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Send the messages packed."""
+        """Send the messages packed; one model that goes to many sites is packed, and hashed, once."""
         sent = []
         for message in messages:
-            message.content = packed(message.content)
+            arrays = records(message.content, ArrayRecord)
+            if not _same(arrays, self._sent):
+                self._sent, self._packed = arrays, _whole(arrays)
+            message.content = RecordDict({**_others(message.content, arrays), **self._packed})
             sent.append(message)
         return super().push_messages(sent)
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Return the replies; one that cannot be unpacked stays as it is, and its readers refuse it."""
+        self._sent, self._packed = {}, {}  # all have been sent: no model is kept for their sake
         replies = []
         for reply in super().pull_messages(message_ids):
             if reply.has_content() and is_packed(reply.content):
@@ -115,3 +133,8 @@ class PackedGrid(GridView):
                     reply.content = unpacked(reply.content)
             replies.append(reply)
         return replies
+
+
+def _same(some: Mapping[str, ArrayRecord], others: Mapping[str, ArrayRecord]) -> bool:
+    """Return whether these are the very same records."""
+    return bool(some) and some.keys() == others.keys() and all(some[name] is others[name] for name in some)

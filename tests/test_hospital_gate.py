@@ -208,6 +208,8 @@ def test_each_run_waits_for_a_person(root: Path, tmp_path: Path) -> None:
     assert "tiny: 2 rounds of fedavg over a cascade of test_resnet, 32 pixels a side" in told
     assert "1 passes over your train split; the weights leave, without differential privacy" in told
 
+    assert "of each patient" not in told
+
     west.record.approve(digest[:5])
     assert west.asked(asking(run, messages.QUERY, run_id=11)).has_content()
     assert west.asked(asking(run, messages.TRAIN, run_id=11)).has_content()
@@ -221,6 +223,16 @@ def test_each_run_waits_for_a_person(root: Path, tmp_path: Path) -> None:
     west.record.withdraw(digest)
     refused(west, asking(run, messages.TRAIN, run_id=12), waiting)
     assert [entry["what"] for entry in west.log() if "by" in entry] == ["approved", "approved", "withdrawn"]
+
+
+def test_a_person_is_told_that_a_model_reads_metadata(root: Path, tmp_path: Path) -> None:
+    west = Hospital(root, tmp_path, "west", {"approve_runs": True})
+    run = experiment(root, model={"metadata": ["age", "sex"]})
+    refused(west, asking(run, messages.QUERY), "is waiting for approval")
+    (request,) = west.record.memory.read().requests.values()
+    assert any(
+        one.startswith("The model is told age, sex of each patient from your table") for one in request.words
+    )
 
 
 def test_a_yes_is_for_one_experiment_and_not_for_others_that_begin_alike(root: Path, tmp_path: Path) -> None:

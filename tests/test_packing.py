@@ -1,7 +1,7 @@
 """Messages in one piece: the same records come out, bit for bit, and no description of them is believed."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +107,42 @@ def test_a_layout_that_cannot_be_is_refused(arrays: Any, expected: str) -> None:
     layout = ConfigRecord({"records": ["arrays"], "arrays": json.dumps(arrays)})
     with pytest.raises(ValueError, match=expected):
         unpacked(RecordDict({PACKED: to_record({"all": DATA}), "packed-layout": layout}))
+
+
+def test_a_layout_that_python_chokes_on_is_refused() -> None:
+    layout = ConfigRecord({"records": ["arrays"], "arrays": "[" * 100_000})
+    with pytest.raises(ValueError, match="cannot be read"):
+        unpacked(RecordDict({PACKED: to_record({"all": DATA}), "packed-layout": layout}))
+
+
+@pytest.mark.parametrize("shape", ["-" * 9000 + "1", "(" * 9000, "1" + "+1" * 30_000])
+def test_a_header_that_python_chokes_on_is_refused(shape: str) -> None:
+    """NumPy reads the header as Python, which raises MemoryError, RecursionError and tokenize's own."""
+    said = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({shape},), }}".encode()
+    said += b" " * (-(len(said) + 11) % 64) + b"\n"
+    array = Array(np.zeros(1, np.float32))
+    array.data = b"\x93NUMPY\x01\x00" + len(said).to_bytes(2, "little") + said
+    with pytest.raises(ValueError, match="header cannot be read"):
+        view(array)
+
+
+def test_a_model_for_many_sites_is_packed_once_and_not_kept() -> None:
+    seen: list[Any] = []
+
+    class Kept(MemoryGrid):
+        def push_messages(self, sent: Iterable[Message]) -> Iterable[str]:
+            seen.extend(one.content[PACKED] for one in sent)
+            return [str(len(seen))]
+
+    grid, model = PackedGrid(Kept({})), record(w=f32(1, 2))
+    for node, arrays in ((101, model), (102, model), (103, record(w=f32(3, 4)))):
+        content = RecordDict({"arrays": arrays, "config": ConfigRecord({"site": node})})
+        grid.push_messages([Message(content, node, "train")])
+    assert seen[0] is seen[1]
+    assert seen[2] is not seen[1]
+    assert view(seen[2]["all"]).view(np.float32)[0] == 3
+    grid.pull_messages([])
+    assert not grid._packed
 
 
 def test_what_is_packed_otherwise_is_refused() -> None:

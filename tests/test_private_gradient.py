@@ -147,3 +147,28 @@ def test_adapters_and_other_networks_have_gradients_of_their_own(backbone: str) 
         norm = float(torch.sqrt(sum((one.square().sum() for one in found.values()), torch.zeros(()))))
         assert found.keys() == {name for name, one in model.named_parameters() if one.requires_grad}
         assert 0 < norm <= 2.0001
+
+
+def test_a_server_that_knows_the_seed_does_not_know_how_an_image_was_changed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nearly without noise, and with every image in every batch, two trainings of one seed still differ."""
+    changes: dict[str, Any] = {
+        "batch_size": 24,
+        "local_steps": 3,
+        "optimizer": "sgd",  # Adam would raise the little noise to a step's size where there is no gradient
+        "augmentation": {"geometry": 1, "colour": 1},
+    }
+
+    def trained(settings: TrainingSettings) -> Tensor:
+        model = network()
+        train_locally(model, data(), settings, Stretch(1, 1), (1, 2))
+        return torch.cat([one.detach().flatten() for one in model.parameters()])
+
+    def apart(settings: TrainingSettings) -> float:
+        return float((trained(settings) - trained(settings)).abs().max())
+
+    assert apart(private(1e-12, 1e6, **changes)) > 1e-5
+    monkeypatch.setattr("secrets.randbits", lambda _: 7)
+    assert apart(private(1e-12, 1e6, **changes)) < 1e-6, "and nothing else made them differ"
+    assert apart(settings(**changes)) == 0, "only private training draws what no seed says"

@@ -128,3 +128,14 @@ def test_differences_without_a_sound_interval_have_none(malignant: int, resample
     found = paired_differences(one, two, (point, point), SETTINGS.scheme, resamples=resamples, seed=1)
     assert found["lesion"]["sensitivity"].value is not None
     assert found["lesion"]["sensitivity"].lower is None
+
+
+def test_a_rate_of_a_few_referred_lesions_is_not_told() -> None:
+    """Of 200 test lesions a threshold refers three: their PPV is a rate of a group below the minimum."""
+    test = few(100, 100, 3, "test")
+    triage = np.where(np.arange(len(test)) < 3, 9.0, -9.0)
+    seldom = Scores(triage, test.differential, test.truth, test.lesion)
+    shown, hidden = (told(few(60, 60, 4, "c"), seldom, minimum).before["lesion"] for minimum in (0, 10))
+    assert shown.metrics["ppv"].value is not None
+    assert hidden.metrics["ppv"] == Estimate(value=None)
+    assert hidden.metrics["accuracy"].value == shown.metrics["accuracy"].value

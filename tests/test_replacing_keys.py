@@ -117,3 +117,38 @@ def test_only_keys_that_flower_knows_and_are_in_force_name_nodes(uni: Deployment
     path.write_text(json.dumps(document))
     fedderm("deploy", "revoke", uni.coordinator, "south")
     assert node_names(path) == {2**63: "north"}
+
+
+def test_a_key_whose_join_file_was_removed_is_replaced_too(uni: Deployment) -> None:
+    join_file = uni.join("north")
+    kit = uni.folder / "fedderm-north"
+    uni.register(join_file)
+    join_file.unlink()  # sent, and tidied away
+    told = fedderm("deploy", "join", kit, "--site", kit / "site.yaml").sentence()
+    assert "this hospital has its key already" in told
+    fedderm("deploy", "revoke", uni.coordinator, "north")
+    site_file = (kit / "site.yaml").read_text()
+    uni.kit("north")
+    (kit / "site.yaml").write_text(site_file)
+    assert fedderm("deploy", "join", kit, "--site", kit / "site.yaml").code == 0
+    assert uni.register(join_file).code == 0
+
+
+def test_the_old_key_stays_until_the_new_one_is_there(
+    uni: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uni.join("north")
+    kit = uni.folder / "fedderm-north"
+    key = (kit / "node.key").read_bytes()
+    site_file = (kit / "site.yaml").read_text()
+    fedderm("deploy", "revoke", uni.coordinator, "north")
+    uni.kit("north")
+    (kit / "site.yaml").write_text(site_file)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device", "node.key")
+
+    monkeypatch.setattr("fedderm.deploy.kit.write_new_key", full)
+    with pytest.raises(OSError, match="No space left"):
+        Kit.open(kit).join(kit / "site.yaml", datetime.now(UTC))
+    assert (kit / "node.old").read_bytes() == key

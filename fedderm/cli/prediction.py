@@ -96,7 +96,12 @@ def _about_metadata(told: Mapping[str, Any]) -> str:
     known = [f"{name.replace('_', ' ')} {value}" for name, value in told.items() if value is not None]
     unknown = [name.replace("_", " ") for name, value in told.items() if value is None]
     found = f"Of the patient: {', '.join(known)}." if known else "Of the patient: nothing."
-    return found if not unknown else f"{found} Not told, and counted as missing: {', '.join(unknown)}."
+    if not unknown:
+        return found
+    return (
+        f"{found} Not told, and counted as missing: {', '.join(unknown)}. The threshold was set where the "
+        "sites' tables told them; without, its promise does not hold."
+    )
 
 
 def _about_caution(predictor: Predictor) -> str:

@@ -29,6 +29,7 @@ class Tried:
     auc: float
     """Mean over seeds of the mean over sites; NaN where no site has both classes."""
     seeds: int
+    """How many are in the mean."""
     lesions: int
     """Calibration lesions of the sites in the mean."""
     chosen: bool = False
@@ -66,7 +67,7 @@ def _tried(arm: str, label: str, cells: list[Cell], comparison: Comparison) -> T
     found = [_of_cell(cell, sites) for cell in cells]
     values = [auc for auc, _ in found if not math.isnan(auc)]
     mean = sum(values) / len(values) if values else math.nan
-    return Tried(arm, label, mean, len(cells), max(lesions for _, lesions in found))
+    return Tried(arm, label, mean, len(values), max(lesions for _, lesions in found))
 
 
 def _of_cell(cell: Cell, sites: list[str]) -> tuple[float, int]:

@@ -70,6 +70,8 @@ class JoinedFile(Document):
     site_file: Path
     fingerprint: str
     expires: datetime
+    invitation: str = ""
+    """Of the kit that the key answered; empty in files of before it was kept."""
 
 
 def check_name(what: str, name: str) -> None:

@@ -86,9 +86,11 @@ class Kit:
         """
         self._require_name(site_file)
         _require_images(site_file)
-        if self.key_file.exists() and not self._has_answered():
-            for old in (self.next_key_file, self.path / "joined.next.json", self.key_file):
-                old.unlink(missing_ok=True)
+        former = [one for one in (self.key_file, self.next_key_file) if one.exists()]
+        if self._has_answered():
+            former = []
+        for one in former:  # kept until the new key is there
+            one.replace(_aside(one))
         if self.key_file.exists():
             raise ValueError(
                 f"{self.key_file}: this hospital has its key already; send {self.join_file.name}, or make "
@@ -100,6 +102,10 @@ class Kit:
         self._settle("joined.json", site_file.resolve(), statement)
         unit = supernode_unit(self.settings.federation, self.path)
         (self.path / "fedderm-supernode.service").write_text(unit, encoding="utf-8")
+        for one in former:
+            _aside(one).unlink()
+        if former:
+            (self.path / "joined.next.json").unlink(missing_ok=True)
         return statement
 
     def rotate(self, now: datetime) -> Statement:
@@ -133,14 +139,19 @@ class Kit:
         return path
 
     def _has_answered(self) -> bool:
-        """Return whether the join file here answers this kit's invitation; so too where that is unknown."""
-        if not self.join_file.is_file():
-            return True
-        return invitation_of(self.join_file) == self.settings.invitation
+        """Return whether the key here answered this kit's invitation; so too where that is unknown."""
+        joined = self.path / "joined.json"
+        answered = self.joined().invitation if joined.is_file() else ""
+        if not answered and self.join_file.is_file():
+            answered = invitation_of(self.join_file)
+        return answered in ("", self.settings.invitation)
 
     def _settle(self, name: str, site_file: Path, statement: Statement) -> None:
         settled = JoinedFile(
-            site_file=site_file, fingerprint=statement.fingerprint, expires=statement.expires
+            site_file=site_file,
+            fingerprint=statement.fingerprint,
+            expires=statement.expires,
+            invitation=statement.invitation,
         )
         write_private(self.path / name, settled.text().encode(), replace=True)
 
@@ -151,6 +162,10 @@ class Kit:
                 f"{site_file}: the site is called {site.name}, but this kit is for {self.settings.site}; set "
                 f"name: {self.settings.site}"
             )
+
+
+def _aside(key: Path) -> Path:
+    return key.with_suffix(".old")
 
 
 def _require_images(site_file: Path) -> None:

@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Final
 
 from filelock import FileLock, Timeout
 
@@ -14,6 +15,8 @@ from fedderm.deploy.kit import Kit
 from fedderm.deploy.node_key import fingerprint
 from fedderm.deploy.validity import day
 from fedderm.hospital.record import Record
+
+_LASTS: Final = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,10 @@ def _is_running(kit: Kit) -> bool:
 
 
 def last_answer(site_file: Path) -> tuple[bool, str]:
-    """Return whether the site could answer what it was last asked, and the sentence about it."""
+    """Return whether the site could answer what it was last asked, and the sentence about it.
+
+    What failed more than a day ago is told, and no longer a fault of now.
+    """
     last = None
     for entry in Record.of(site_file).log.entries():
         if entry.get("exchange"):
@@ -96,6 +102,7 @@ def last_answer(site_file: Path) -> tuple[bool, str]:
     when = datetime.fromisoformat(last["time"])
     about = f"{last['exchange']} of round {last['round']}" if last.get("round") else str(last["exchange"])
     said = f"its last answer: {about}, {last['what']}, {when:%Y-%m-%d %H:%M} UTC"
-    failed = last["what"] == "failed"  # a refusal is the policy at work
+    recent = datetime.now(UTC) - when < _LASTS
+    failed = last["what"] == "failed" and recent  # a refusal is the policy at work
     why = f": {last.get('detail') or last.get('told')}" if failed else ""
     return not failed, f"{said}{why} (fedderm site log {site_file})"

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from fedderm.doctor.findings import Finding
 from sites.catalogue import SiteData, site_summary
 from sites.files import quoted
+from sites.metadata import REGIONS, region
 from sites.personal_columns import date_ranges, personal_columns
 
 _OPTIONAL = ("patient_id", "age", "sex", "anatom_site", "skin_type")
@@ -21,6 +22,7 @@ def examine_table(data: SiteData) -> Iterator[Finding]:
     yield from _lesions(data)
     known = ", ".join(f"{name} {table[name].notna().mean():.0%}" for name in _OPTIONAL)
     yield Finding("fine", "table", f"recorded for: {known} of images")
+    yield from _places(data)
     if table["patient_id"].isna().all():
         yield Finding(
             "look",
@@ -36,6 +38,19 @@ def examine_table(data: SiteData) -> Iterator[Finding]:
             "of these: take them out, or put a pseudonym in their place",
         )
     yield from _dates(data)
+
+
+def _places(data: SiteData) -> Iterator[Finding]:
+    words = data.table["anatom_site"].dropna().astype(str)
+    foreign = words[[region(word) is None for word in words]]
+    if len(foreign):
+        yield Finding(
+            "look",
+            "table",
+            f"{len(foreign)} images have an anatomical site that is no word of ours, "
+            f"{quoted(foreign.unique()[:5])}, and count as without one where a model is told it; write "
+            f"{', '.join(REGIONS)}, or a part such as back or hand",
+        )
 
 
 def _lesions(data: SiteData) -> Iterator[Finding]:

@@ -109,7 +109,11 @@ def _performance(found: Performance, min_cell: int, *, hidden: bool) -> Performa
         nothing = dict.fromkeys(found.metrics, Estimate(value=None))
         return found.model_copy(update={"n": 0, "positives": 0, "metrics": nothing, "confusion": []})
     small = any(0 < cell < min_cell for row in found.confusion for cell in row)
-    return found.model_copy(update={"confusion": []}) if small else found
+    referred = sum(sum(row[1:]) for row in found.confusion)
+    update: dict[str, Any] = {"confusion": []} if small else {}
+    if 0 < referred < min_cell:  # the group that PPV is a rate of
+        update["metrics"] = {**found.metrics, "ppv": Estimate(value=None)}
+    return found.model_copy(update=update)
 
 
 def _thin(roc: Roc, positives: int, negatives: int, min_cell: int) -> Roc:

@@ -139,6 +139,11 @@ def in_words(experiment: Experiment, site: SiteSettings, policy: Policy) -> list
         f"{model.scheme} of {model.backbone}, {model.image_size} pixels a side, by a server of fedderm "
         f"{__version__}; it lists {counted(len(experiment.sites), 'site')}."
     ]
+    if model.metadata:
+        told.append(
+            f"The model is told {', '.join(model.metadata)} of each patient from your table, at your site; "
+            "what it learns from them leaves with its weights."
+        )
     if "query" in answered:
         told.append(
             "At the start: counts by split and diagnosis, and salted hashes of image, lesion and patient ids."

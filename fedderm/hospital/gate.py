@@ -161,6 +161,6 @@ def content_of(content: RecordDict, leaving: RecordDict) -> dict[str, Any]:
         records.append(found)
     return {
         "records": records,
-        "bytes": sum(one["bytes"] for one in records),
+        "bytes": sum(record.count_bytes() for record in leaving.values()),
         "content": leaving.object_id,
     }

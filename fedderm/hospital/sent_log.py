@@ -155,14 +155,17 @@ class SentLog:
         try:
             os.ftruncate(descriptor, at)
             os.lseek(descriptor, at, os.SEEK_SET)
-            try:
-                _write(descriptor, text)
-                self._write_head(replace(head, touched=os.fstat(descriptor).st_mtime_ns))
-            except OSError:
-                os.ftruncate(descriptor, at)
-                raise
+            _write(descriptor, text)
+        except OSError:
+            os.ftruncate(descriptor, at)
+            raise
         finally:
             os.close(descriptor)
+        try:  # closed before: over a network a file has its time only then
+            self._write_head(replace(head, touched=self.path.stat().st_mtime_ns))
+        except OSError:
+            os.truncate(self.path, at)
+            raise
 
     def _head(self) -> Head:
         path = self.folder / _HEAD
