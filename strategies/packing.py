@@ -72,7 +72,7 @@ def _whole(arrays: Mapping[str, ArrayRecord]) -> dict[str, ArrayRecord | ConfigR
         place.read(data)[...] = one
     whole = ArrayRecord()
     whole["all"] = NumPyArray(data)
-    layout = ConfigRecord({"records": list(arrays), "arrays": json.dumps(places)})
+    layout = ConfigRecord({"layout": json.dumps({"records": list(arrays), "arrays": places})})
     return {PACKED: whole, _LAYOUT: layout}
 
 
@@ -91,9 +91,9 @@ def unpacked(content: RecordDict) -> RecordDict:
         raise ValueError("it is packed in another way; both sides must run the same version of fedderm")
     data = view(whole["all"])
     try:
-        names = [str(name) for name in layout["records"]]  # type: ignore[union-attr]
-        places = [_Place(*one) for one in json.loads(str(layout["arrays"]))]
-        found: dict[str, ArrayRecord] = {name: ArrayRecord() for name in names}
+        told = json.loads(str(layout["layout"]))
+        places = [_Place(*one) for one in told["arrays"]]
+        found: dict[str, ArrayRecord] = {str(name): ArrayRecord() for name in told["records"]}
         for place in places:
             if place.name in found[place.record]:
                 raise ValueError(f"its array {place.name} is described twice")

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +26,17 @@ PATIENCE = 600.0
 class Deployment:
     """The folders of a coordinator and of its hospitals, and the processes started over them."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, host: str = "localhost", at: Mapping[str, Sequence[str]] = {}) -> None:
+        """Take a folder, the server's address, and, by process, what runs it on a host of its own."""
         self.folder = folder
+        self.host = host
+        self.at = at
         self.coordinator = folder / "fed"
         self.processes: dict[str, subprocess.Popen[str]] = {}
 
     def init(self, *options: str) -> Result:
-        """Make the federation ``uni`` at free ports of localhost."""
-        where = ("--host", "localhost", "--port", str(free_port()), "--control-port", str(free_port()))
+        """Make the federation ``uni`` at free ports."""
+        where = ("--host", self.host, "--port", str(free_port()), "--control-port", str(free_port()))
         return fedderm("deploy", "init", self.coordinator, "--name", "uni", *where, *options)
 
     def kit(self, site: str) -> Path:
@@ -63,6 +66,7 @@ class Deployment:
         with self.log_file(name).open("w") as log:
             self.processes[name] = subprocess.Popen(
                 [
+                    *self.at.get(name, ()),
                     sys.executable,
                     "-c",
                     "from fedderm.cli import main; main()",
@@ -79,7 +83,7 @@ class Deployment:
     def superlink(self) -> None:
         """Start the SuperLink and return once it is open."""
         self.start("superlink", "superlink", self.coordinator)
-        self.until(lambda: "open at localhost" in self.log("superlink"), "the SuperLink is open")
+        self.until(lambda: f"open at {self.host}" in self.log("superlink"), "the SuperLink is open")
 
     def supernode(self, site: str) -> None:
         """Start a hospital's SuperNode and return once the SuperLink sees it."""

@@ -104,13 +104,13 @@ DATA = np.zeros(64, np.uint8)
     ],
 )
 def test_a_layout_that_cannot_be_is_refused(arrays: Any, expected: str) -> None:
-    layout = ConfigRecord({"records": ["arrays"], "arrays": json.dumps(arrays)})
+    layout = ConfigRecord({"layout": json.dumps({"records": ["arrays"], "arrays": arrays})})
     with pytest.raises(ValueError, match=expected):
         unpacked(RecordDict({PACKED: to_record({"all": DATA}), "packed-layout": layout}))
 
 
 def test_a_layout_that_python_chokes_on_is_refused() -> None:
-    layout = ConfigRecord({"records": ["arrays"], "arrays": "[" * 100_000})
+    layout = ConfigRecord({"layout": "[" * 100_000})
     with pytest.raises(ValueError, match="cannot be read"):
         unpacked(RecordDict({PACKED: to_record({"all": DATA}), "packed-layout": layout}))
 
@@ -192,7 +192,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_hospital_answers_as_it_was_asked_and_logs_what_leaves(root: Path, tmp_path: Path) -> None:
     west, run = Hospital(root, tmp_path, "west"), experiment(root)
-    west.asked(asking(run, messages.QUERY))
+    card = asking(run, messages.QUERY)
+    card.content = over_the_wire(packed(card.content))
+    assert is_packed(west.asked(card).content), "without a single array, too"
     plain = west.asked(asking(run, messages.TRAIN))
     ask = asking(run, messages.TRAIN)
     ask.content = over_the_wire(packed(ask.content))
@@ -209,7 +211,7 @@ def test_a_hospital_answers_as_it_was_asked_and_logs_what_leaves(root: Path, tmp
 def test_a_hospital_tells_nothing_to_what_cannot_be_unpacked(root: Path, tmp_path: Path) -> None:
     west, run = Hospital(root, tmp_path, "west"), experiment(root)
     ask = asking(run, messages.EVALUATE)
-    ask.content = RecordDict({**packed(ask.content), "packed-layout": ConfigRecord({"records": ["arrays"]})})
+    ask.content = RecordDict({**packed(ask.content), "packed-layout": ConfigRecord({"layout": "{}"})})
     with pytest.raises(Exception, match="it could not answer; the hospital's own log says why"):
         west.asked(ask)
     assert west.log()[-1]["what"] == "failed"

@@ -61,6 +61,7 @@ class Gate:
                 self.message.content = unpacked(self.message.content)
             reply = work(self.message, context)
             leaving = packed(reply.content) if came_packed else reply.content
+            about = content_of(reply.content, leaving)
         except Refused as error:
             self._log(who, {**self._about("refused", asked), "told": str(error)})
             raise
@@ -68,7 +69,7 @@ class Gate:
             told, detail = _told(who, error), plain(f"{type(error).__name__}: {error}", longest=2000)
             self._log(who, {**self._about("failed", asked), "told": told, "detail": detail})
             raise Tellable(told) from error
-        self._log(who, {**self._about("sent", asked), **content_of(reply.content, leaving)})
+        self._log(who, {**self._about("sent", asked), **about})
         reply.content = leaving
         return reply
 
