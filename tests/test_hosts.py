@@ -22,7 +22,8 @@ from fedderm.runs import RunFolder
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 NAMES = ("north", "south")
-SERVER = "10.231.1.1"
+NET = f"10.{200 + os.getpid() % 50}"
+SERVER = f"{NET}.1.1"
 PULLED_S = 60.0
 """Seconds: longer than Flower's node needs between two heartbeats."""
 
@@ -48,12 +49,12 @@ class Hosts:
             done = [
                 ip("netns", "add", host),
                 ip("link", "add", cable, "type", "veth", "peer", "name", "eth0", "netns", host),
-                ip("addr", "add", f"10.231.{number}.1/30", "dev", cable),
+                ip("addr", "add", f"{NET}.{number}.1/30", "dev", cable),
                 ip("link", "set", cable, "up"),
-                ip("-n", host, "addr", "add", f"10.231.{number}.2/30", "dev", "eth0"),
+                ip("-n", host, "addr", "add", f"{NET}.{number}.2/30", "dev", "eth0"),
                 ip("-n", host, "link", "set", "eth0", "up"),
                 ip("-n", host, "link", "set", "lo", "up"),
-                ip("-n", host, "route", "add", "default", "via", f"10.231.{number}.1"),
+                ip("-n", host, "route", "add", "default", "via", f"{NET}.{number}.1"),
             ]
             if any(one.returncode for one in done):
                 return False
@@ -120,7 +121,7 @@ def test_hospitals_on_hosts_of_their_own_reach_the_server_and_nothing_else(hosts
         made.until(lambda: any("south" in entry["refused"] for entry in history()), "south is missed")
         time.sleep(max(0.0, begin + PULLED_S - time.monotonic()))
         ip("link", "set", hosts.cables["south"], "up")
-        ip("-n", hosts.names["south"], "route", "add", "default", "via", "10.231.2.1")
+        ip("-n", hosts.names["south"], "route", "add", "default", "via", f"{NET}.2.1")
         after = len(history()) + 1
         made.until(
             lambda: any("south" in entry["sites"] for entry in history()[after:]), "south counts again"
