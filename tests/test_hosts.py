@@ -5,7 +5,9 @@ address would fail, and shows among its connections. One hospital's cable is pul
 """
 
 import os
+import socket
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -58,6 +60,11 @@ class Hosts:
             ]
             if any(one.returncode for one in done):
                 return False
+        with socket.create_server((SERVER, 0)) as there:
+            call = f"import socket; socket.create_connection(('{SERVER}', {there.getsockname()[1]}), 20)"
+            for host in self.names.values():  # a machine's own firewall may forbid it
+                if ip("netns", "exec", host, sys.executable, "-c", call).returncode:
+                    return False
         threading.Thread(target=self._look, daemon=True).start()
         return True
 
@@ -87,7 +94,7 @@ def hosts() -> Iterator[Hosts]:
         if subprocess.run(["which", "ip", "ss"], capture_output=True, check=False).returncode:
             pytest.skip("ip and ss (iproute2) are not installed")
         if not made.made():
-            pytest.skip("this machine does not let the tests make network namespaces")
+            pytest.skip("this machine does not let the tests make network namespaces that reach it")
         yield made
     finally:
         made.close()
