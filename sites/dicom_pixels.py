@@ -91,6 +91,7 @@ class _Description:
 
     @classmethod
     def of(cls, path: Path) -> Self:
+        """Return what a file's header says of its pixels; raises ImageUnreadable where it cannot be read."""
         header = read_elements(path, _DESCRIBING)
         with judged(path, "its DICOM header cannot be read"):
             kind = header.get("SOPClassUID", None) or header.file_meta.get("MediaStorageSOPClassUID", None)

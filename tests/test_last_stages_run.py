@@ -1,42 +1,34 @@
 """A federation that fine-tunes a trunk's last stage: what travels, what is kept, and that the cells agree."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 from federations import (
     AppGrid,
-    Notes,
     local,
     new_run,
-    raw_config,
     run_in_memory,
-    same,
-    simulated,
     state,
     weights,
 )
-from flwr.app import Context, Message, RecordDict
+from on_frozen_trunk import (
+    a_cell_is_the_run_and_scores_the_whole_model,
+    a_site_file_names_the_trunk,
+    another_trunk_is_refused_by_name,
+    it_is_the_same_in_any_order_and_resumed,
+    the_loss_falls,
+)
 
-from fedderm import config, messages, site_tasks
-from fedderm.comparison.cells import run_cell
-from fedderm.comparison.job import Job
-from fedderm.comparison.scores import FILE, read_scores
-from fedderm.evaluation.scores import Scores
-from fedderm.federation.training import read_counts
 from fedderm.model.cascade import Cascade
-from fedderm.model.frozen import frozen_trunk, initial_model, is_trunk
+from fedderm.model.frozen import is_trunk
 from fedderm.model.stages import LastStages
-from fedderm.model.state import load_arrays, to_arrays
+from fedderm.model.state import load_arrays
 from fedderm.predictor import Predictor
 from fedderm.runs import RunFolder
-from fedderm.serving import first_model, start_of
-from fedderm.weights import save_arrays
+from fedderm.serving import first_model
 from fedderm.worker_models import worker_model
-from strategies.errors import Interrupted
 
 TRAINING = {"trunk": "last_stages", "batch_size": 8, "learning_rate": 0.003}
 LAST: dict[str, Any] = {"training": TRAINING}
@@ -88,65 +80,28 @@ def test_scores_at_a_site_are_the_predictors(run: tuple[RunFolder, AppGrid]) -> 
 
 
 def test_a_comparisons_cell_scores_the_whole_model(root: Path, run: tuple[RunFolder, AppGrid]) -> None:
-    folder = new_run(root, **{**LAST, "rounds": 3})
-    told = list[Mapping[str, Any]]()
-    run_cell(Job(str(folder.path), None, "0123456789abcdef", {}), told.append)
-    assert same(weights(folder.path), weights(run[0].path))
-    found = read_scores(folder.path / FILE)["away", "global"]
-    model = Predictor.open(folder.path).model
-    site = local(folder, AWAY)
-    expected = Scores.join(*(site.score(model, split, 1, "auto").scores for split in ("calibration", "test")))
-    np.testing.assert_allclose(found.triage, expected.per_lesion().triage, rtol=0, atol=1e-6)
+    a_cell_is_the_run_and_scores_the_whole_model(root, run, LAST)
 
 
 def test_the_sites_loss_falls(run: tuple[RunFolder, AppGrid]) -> None:
-    losses = [
-        np.mean([site["loss"] for site in entry["sites"].values()]) for entry in state(run[0])["history"]
-    ]
-    assert losses[-1] < losses[0] - 0.01
+    the_loss_falls(run)
 
 
 @pytest.mark.parametrize("exchange", ["float32", "float16"])
 def test_in_any_order_or_stopped_and_resumed_the_run_is_the_same_bit_for_bit(
     root: Path, exchange: str
 ) -> None:
-    folders = [new_run(root, **LAST, strategy={"exchange": exchange}) for _ in range(3)]
-    run_in_memory(folders[0])
-    run_in_memory(folders[1], order=lambda position: -position)
-    notes = Notes()
-    with pytest.raises(Interrupted):
-        run_in_memory(folders[2], should_stop=lambda: notes.stages[-1] == "round 2/2: train", notes=notes)
-    run_in_memory(RunFolder.open(folders[2].path))
-    for other in folders[1:]:
-        assert same(weights(folders[0].path), weights(other.path))
+    it_is_the_same_in_any_order_and_resumed(root, exchange, LAST)
 
 
 def test_a_site_whose_early_stages_differ_refuses_by_name(root: Path) -> None:
-    folder = new_run(root, **LAST)
-    _, initial = start_of(folder)
-    words = r"the frozen trunk test_resnet .* other weights here, \w{16}, than at the server, feedfeed"
-    with pytest.raises(ValueError, match=words):
-        worker_model(folder.experiment, initial.arrays, "feedfeedfeedfeed")
+    another_trunk_is_refused_by_name(root, "test_resnet", LAST)
 
 
 def test_a_deployed_site_has_the_early_stages_of_its_own_file(root: Path, tmp_path: Path) -> None:
-    model = new_run(root, **LAST).experiment.model
-    whole = initial_model(model, 3)
-    save_arrays(tmp_path / "here.safetensors", to_arrays(whole.trunks[0]))
-    site = {**simulated("clinic", 20, "held-out"), "splits": {"train": 0, "calibration": 0, "test": 1}}
-    (tmp_path / "site.yaml").write_text(yaml.safe_dump({**site, "trunk": "here.safetensors"}))
-    experiment = config.parse(
-        raw_config(root, **{**LAST, "model": {"pretrained": "/at/the/server.safetensors"}})
+    a_site_file_names_the_trunk(
+        root, tmp_path, LAST, lambda whole, run: LastStages(whole, run.model, run.training)
     )
-    digest = frozen_trunk(whole).digest
-    asked = messages.config_record(experiment, splits="test", views=1, trunk=digest, server_round=1)
-    tuned = LastStages(whole, experiment.model, experiment.training)
-    content = messages.request(asked, messages.to_record(to_arrays(tuned)))
-    message = Message(content, 1, messages.EVALUATE)
-    message.metadata.__dict__["_message_id"] = "1"
-    node: dict[str, Any] = {"site": str(tmp_path / "site.yaml")}
-    reply = site_tasks.evaluate(message, Context(1, 1, node, RecordDict(), {}))
-    assert read_counts(reply)["test"].cells.sum() > 0
 
 
 @pytest.mark.parametrize(

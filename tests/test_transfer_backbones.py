@@ -33,6 +33,10 @@ BACKBONES = {
 """The fewest pixels a side that the network takes (choice: 32 at least), and its features."""
 
 
+def settings_of(name: str, side: int) -> ModelSettings:
+    return ModelSettings(backbone=name, pretrained="none", image_size=side, scheme="binary")
+
+
 def step(model: Cascade | LastStages, training: TrainingSettings, side: int) -> np.ndarray:
     """Train one step on noise; return logits (4,)."""
     pixels = np.random.default_rng(2).integers(0, 256, (4, side, side, 3)).astype(np.uint8)
@@ -46,9 +50,7 @@ def test_it_builds_learns_and_scores(name: str) -> None:
     """The last stages' update of a first step reaches the scores, and nothing before them."""
     torch.set_num_threads(1)
     side, width = BACKBONES[name]
-    model = ModelSettings.model_validate(
-        {"backbone": name, "pretrained": "none", "image_size": side, "scheme": "binary"}
-    )
+    model = settings_of(name, side)
     whole = initial_model(model, 1)
     assert whole.triage.in_features == width
     assert whole.features(torch.zeros(2, 3, side, side))[0].shape == (2, width)
@@ -70,9 +72,7 @@ def test_it_builds_learns_and_scores(name: str) -> None:
 def test_all_of_its_layers_learn(name: str) -> None:
     torch.set_num_threads(1)
     side, _ = BACKBONES[name]
-    model = ModelSettings.model_validate(
-        {"backbone": name, "pretrained": "none", "image_size": side, "scheme": "binary"}
-    )
+    model = settings_of(name, side)
     whole = initial_model(model, 1)
     with torch.no_grad():  # heads start at zero, which lets no gradient through in the first step
         whole.triage.weight.fill_(0.01)

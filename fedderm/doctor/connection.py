@@ -62,6 +62,7 @@ class _Certificate:
 
     @classmethod
     def of(cls, found: x509.Certificate) -> Self:
+        """Return what is told of a certificate; one without alternative names has none."""
         try:
             names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
             told = tuple(str(name.value) for name in names)
