@@ -14,7 +14,7 @@ from fedderm.local_site import LocalSite
 from fedderm.node import open_site, site_seed
 from fedderm.settings import Experiment
 from fedderm.site_card import site_card
-from fedderm.site_file import at_home, read_home, read_site_file, site_of_node
+from fedderm.site_file import at_home, site_of_node
 from fedderm.trainset import TrainSet
 from fedderm.worker_models import worker_model
 from sites.cache import open_cache
@@ -84,12 +84,6 @@ def test_a_deployed_node_is_the_site_of_its_file(folder: Path, tmp_path: Path) -
     assert (site.name, site.role, site.min_cell) == ("ward", "held-out", 10)
 
 
-def test_a_site_files_relative_path_starts_at_the_file(tmp_path: Path) -> None:
-    for path, expected in (("images", tmp_path / "images"), ("/elsewhere", Path("/elsewhere"))):
-        (tmp_path / "site.yaml").write_text(yaml.safe_dump({"name": "w", "source": "folder", "path": path}))
-        assert read_site_file(tmp_path / "site.yaml").path == expected
-
-
 def test_a_hospital_decides_where_its_node_reads_and_writes(folder: Path, tmp_path: Path) -> None:
     """Whatever places the server's config names; in a simulation they are the config's."""
     file = tmp_path / "site.yaml"
@@ -136,44 +130,6 @@ def test_a_frozen_trunks_file_is_the_hospitals_own(folder: Path, tmp_path: Path)
         at_home(run, {"site": str(file)})
     plain = experiment(folder, model={"pretrained": "/server/weights.safetensors"})
     assert at_home(plain, {"site": str(file)}).model == plain.model, "a trunk that is trained is sent"
-
-
-def test_a_place_that_is_none_is_a_sentence(tmp_path: Path) -> None:
-    (tmp_path / "site.yaml").write_text("{name: w, source: simulated, work_dir: 3}")
-    with pytest.raises(ValueError, match=r"site\.yaml: work_dir: expected a path; found 3"):
-        read_home(tmp_path / "site.yaml")
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        (None, r"site\.yaml: the site file cannot be read \(No such file"),
-        ("", r"site\.yaml: is empty; expected a site file"),
-        ("name: w\nmin_cell: 10\nmin_cell: 1", r"site\.yaml: line 3: the key min_cell stands twice"),
-        ("name: [", r"site\.yaml: is not valid YAML"),
-        (
-            "{name: w, source: simulatd}",
-            r"site\.w\.source: expected one of .*found simulatd \(did you mean simulated",
-        ),
-        ("{name: w}", r"site\.w\.source: expected one of "),
-        ("{name: w, source: simulated, rol: train}", r"site\.w\.rol: no such key \(did you mean role\?\)"),
-        ("{name: w, source: simulated, lesions: many}", r"site\.w\.lesions: expected .*found \"many\""),
-        (
-            "{name: w, source: simulated, polcy: {}}",
-            r"did you mean policy\?\); valid here: .*data_root.*work_dir",
-        ),
-        (b"\xff\xfe\x00", "is not UTF-8 text"),
-    ],
-)
-def test_a_site_file_that_cannot_be_used_is_a_sentence(
-    tmp_path: Path, text: str | bytes | None, expected: str
-) -> None:
-    file = tmp_path / "site.yaml"
-    if text is not None:
-        file.write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(ValueError, match=expected) as caught:
-        read_site_file(file)
-    assert "\n" not in str(caught.value)
 
 
 # What it opens

@@ -152,3 +152,6 @@ def test_the_old_key_stays_until_the_new_one_is_there(
     with pytest.raises(OSError, match="No space left"):
         Kit.open(kit).join(kit / "site.yaml", datetime.now(UTC))
     assert (kit / "node.old").read_bytes() == key
+    monkeypatch.undo()
+    Kit.open(kit).join(kit / "site.yaml", datetime.now(UTC))
+    assert {one.name for one in kit.glob("node.*")} == {"node.key"}

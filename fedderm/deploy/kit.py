@@ -86,11 +86,11 @@ class Kit:
         """
         self._require_name(site_file)
         _require_images(site_file)
-        former = [one for one in (self.key_file, self.next_key_file) if one.exists()]
-        if self._has_answered():
-            former = []
-        for one in former:  # kept until the new key is there
-            one.replace(_aside(one))
+        keys = (self.key_file, self.next_key_file)
+        if not self._has_answered():
+            for one in keys:  # kept until the new key is there
+                if one.exists():
+                    one.replace(_aside(one))
         if self.key_file.exists():
             raise ValueError(
                 f"{self.key_file}: this hospital has its key already; send {self.join_file.name}, or make "
@@ -102,10 +102,8 @@ class Kit:
         self._settle("joined.json", site_file.resolve(), statement)
         unit = supernode_unit(self.settings.federation, self.path)
         (self.path / "fedderm-supernode.service").write_text(unit, encoding="utf-8")
-        for one in former:
-            _aside(one).unlink()
-        if former:
-            (self.path / "joined.next.json").unlink(missing_ok=True)
+        for left in (*map(_aside, keys), self.path / "joined.next.json"):
+            left.unlink(missing_ok=True)
         return statement
 
     def rotate(self, now: datetime) -> Statement:
