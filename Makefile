@@ -5,6 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
+# Many a container forbids bytecode. Without it each of our processes would compile PyTorch, Ray and all
+# others anew, which takes longer than most of what it then does.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: demo test check fix requirements clean
 
 demo: $(STAMP)
@@ -30,7 +34,7 @@ $(STAMP): requirements.txt pyproject.toml
 	@echo "installing into $(VENV): about 5 GB, some minutes the first time"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv>=0.9,<1"
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.txt
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -r requirements.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
 	touch $(STAMP)
 
