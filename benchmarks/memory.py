@@ -96,9 +96,10 @@ def additional(few: int, many: int, backbone: str, asked: argparse.Namespace) ->
     )
 
 
-def cascade(backbone: str, size: int, asked: argparse.Namespace) -> list[Claim]:
-    """Return the claims about a cascade of two large networks at eight sites."""
-    print(f"cascade of two {backbone}, eight sites of {asked.images} images, {size} px:", flush=True)
+def cascade(backbone: str, size: int, exchange: str, asked: argparse.Namespace) -> list[Claim]:
+    """Return the claims about a cascade of two large networks at eight sites, sent as ``exchange`` says."""
+    how = f"{size} px, sent in {exchange}"
+    print(f"cascade of two {backbone}, eight sites of {asked.images} images, {how}:", flush=True)
     seen = run(
         OURS,
         8,
@@ -109,8 +110,9 @@ def cascade(backbone: str, size: int, asked: argparse.Namespace) -> list[Claim]:
         rounds=3,
         model={"backbone": backbone, "trunk": "separate"},
         training={"batch_size": asked.batch},
+        strategy={"exchange": exchange},
     )
-    what = f"cascade of two {backbone} ({seen.model / 4e6:.0f} M), eight sites"
+    what = f"cascade of two {backbone} ({seen.model / 4e6:.0f} M), eight sites, {exchange}"
     note = "plain Flower needs two models a site at the server and does not fit 24 GB (earlier measurement)"
     return [
         Claim(what=f"{what}: peak memory", unit="GB", ours=seen.whole.total / GB, target=12.0, note=note),
@@ -130,6 +132,11 @@ def main() -> None:
     arguments.add_argument("parts", nargs="*", help="server, cascade (default: both)")
     arguments.add_argument("--images", type=int, default=8, help="training images of a site of the cascade")
     arguments.add_argument("--batch", type=int, default=4, help="batch size of the cascade")
+    arguments.add_argument(
+        "--exchange",
+        choices=("float32", "float16"),
+        help="how the cascade travels (default: one run of each)",
+    )
     asked = arguments.parse_args()
     unknown = sorted(set(asked.parts) - {"server", "cascade"})
     if unknown:
@@ -138,7 +145,8 @@ def main() -> None:
     if not asked.parts or "server" in asked.parts:
         found.append(additional(*((2, 4, "test_resnet") if asked.quick else (4, 16, "resnet50")), asked))
     if not asked.parts or "cascade" in asked.parts:
-        found += cascade(*(("test_vit", 32) if asked.quick else ("vit_b16", 224)), asked)
+        for exchange in [asked.exchange] if asked.exchange else ["float32", "float16"]:
+            found += cascade(*(("test_vit", 32) if asked.quick else ("vit_b16", 224)), exchange, asked)
     report(found, asked)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from flwr.app import ArrayRecord, MetricRecord, RecordDict
 from numpy.typing import NDArray
 
+from strategies import half_bits
 from strategies.arrays import ArraySpec, records, view
 from strategies.blocks import over_blocks
 from strategies.errors import AggregateRefused, ReplyRefused
@@ -162,6 +163,8 @@ def is_finite(values: NDArray[Any]) -> bool:
     """
     if values.size == 0 or not np.issubdtype(values.dtype, np.inexact):
         return True
+    if values.dtype == np.float16:
+        return all(over_blocks(half_bits.is_finite, values))
     return all(over_blocks(lambda block: np.isfinite(block.min()) and np.isfinite(block.max()), values))
 
 

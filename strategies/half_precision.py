@@ -15,7 +15,7 @@ records of a strategy's own as well: a control variate holds gradients, many of 
 sites' variates would no longer add up to the server's.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -23,6 +23,8 @@ from flwr.app import Array, ArrayRecord
 from numpy.typing import NDArray
 
 from strategies.arrays import ArraySpec, NumPyArray, view
+from strategies.blocks import over_blocks
+from strategies.half_bits import is_finite, plus_step, step_in_half, to_half, to_single
 
 Exchange = Literal["float32", "float16"]
 
@@ -57,13 +59,13 @@ def halved(model: ArrayRecord, names: frozenset[str]) -> ArrayRecord:
 
     Raises ValueError where a value is beyond float16.
     """
-    return _with(model, {name: NumPyArray(_half(name, view(model[name]))) for name in names})
+    return _with(model, {name: NumPyArray(_half(name, to_half, view(model[name]))) for name in names})
 
 
 def as_received(model: ArrayRecord, names: frozenset[str]) -> ArrayRecord:
     """Return the model that sites start from, in float32: each value is float16's nearest."""
     sent = halved(model, names)
-    return _with(sent, {name: NumPyArray(view(sent[name]).astype(SINGLE)) for name in names})
+    return _with(sent, {name: NumPyArray(to_single(view(sent[name]))) for name in names})
 
 
 def reply_arrays(
@@ -74,7 +76,7 @@ def reply_arrays(
     Raises ValueError where an update is beyond float16.
     """
     return {
-        name: _half(name, values - received[name].astype(SINGLE))
+        name: _half(name, step_in_half, values, received[name])
         if name in received and received[name].dtype == HALF
         else values
         for name, values in trained.items()
@@ -83,7 +85,7 @@ def reply_arrays(
 
 def restored(reply: ArrayRecord, master: ArrayRecord, names: frozenset[str]) -> ArrayRecord:
     """Return a checked reply as a model in float32: the ``names`` are the server's own plus the update."""
-    sums = {name: NumPyArray(np.add(view(master[name]), view(reply[name]), dtype=SINGLE)) for name in names}
+    sums = {name: NumPyArray(plus_step(view(master[name]), view(reply[name]))) for name in names}
     return _with(reply, sums)
 
 
@@ -97,13 +99,18 @@ def _with(model: ArrayRecord, others: Mapping[str, Array]) -> ArrayRecord:
     return record
 
 
-def _half(name: str, values: NDArray[Any]) -> NDArray[Any]:
-    with np.errstate(over="ignore"):
-        rounded = np.asarray(values.astype(HALF), order="C")
+def _half(
+    name: str, how: Callable[..., NDArray[np.float16]], values: NDArray[Any], *start: NDArray[Any]
+) -> NDArray[np.float16]:
+    """Return what ``how`` makes of values, and of where they started; raise where float16 does not reach."""
+    rounded = how(values, *start)
+    if all(over_blocks(is_finite, rounded)):
+        return rounded
     # What is not finite already is the guard's to refuse, or the trainer's: here only what float16 made so.
-    if np.isinf(rounded).any() and np.isfinite(values).all():
+    exact = values - start[0].astype(SINGLE) if start else values
+    if np.isinf(rounded).any() and np.isfinite(exact).all():
         raise ValueError(
-            f"array {name} holds {values.flat[np.abs(values).argmax()]:g}, beyond float16's {_LARGEST:,.0f}; "
+            f"array {name} holds {exact.flat[np.abs(exact).argmax()]:g}, beyond float16's {_LARGEST:,.0f}; "
             "lower training.learning_rate, or set strategy.exchange: float32"
         )
     return rounded
