@@ -14,9 +14,10 @@ from fedderm.inference import BATCH, BATCH_SIDE, batches
 from fedderm.local_site import LocalSite
 from fedderm.model.heads import Heads
 from fedderm.model.state import load_arrays, own_names, parameter_arrays, to_arrays
+from fedderm.optimizers import rate_factors
 from fedderm.settings import Experiment, StrategySettings
 from fedderm.site_store import SiteStore
-from fedderm.training import TrainResult, initial_loss, rate_factors
+from fedderm.training import TrainResult, initial_loss
 from fedderm.training_settings import TrainingSettings
 from fedderm.trainset import TrainSet
 from fedderm.weights import Arrays

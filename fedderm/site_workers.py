@@ -30,7 +30,8 @@ from ray._private import utils as ray_utils
 from ray._private import worker as ray_worker
 
 from fedderm.runtime import Resources
-from fedderm.worker_grid import SiteWorker, WorkerGrid
+from fedderm.site_worker import SiteWorker
+from fedderm.worker_grid import WorkerGrid
 from strategies.errors import Interrupted
 
 _LOOPBACK: Final = "127.0.0.1"

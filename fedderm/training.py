@@ -1,6 +1,5 @@
 """Local training: what one site does in one round, and what the pooled baseline does in one place."""
 
-import math
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from fedderm.label_skew import diagnosis_shifts, loss_terms
 from fedderm.losses import FurtherLabels, image_losses
 from fedderm.memory_limits import MemoryLimit, in_parts
 from fedderm.model.heads import Heads
+from fedderm.optimizers import optimizer_of, set_rate
 from fedderm.private_gradient import PrivateGradient, poisson_draws
 from fedderm.training_settings import TrainingSettings
 from fedderm.trainset import TrainSet
@@ -72,7 +72,7 @@ def train_locally(
     size = batch_size(len(data), settings)
     _training_mode(model, settings, size)
     steps = steps_on(data, settings)
-    optimizer = _optimizer(model, settings, device)
+    optimizer = optimizer_of(model, settings, device)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     gradient: BatchGradient | PrivateGradient
     if settings.privacy is None:
@@ -93,7 +93,7 @@ def train_locally(
         for step, batch in enumerate(batches):
             done = ((stretch.round - 1) * steps + step) / (stretch.rounds * steps)
             warmth = min(1.0, (step + 1) / max(5, 0.2 * steps))
-            rates.append(_set_rate(optimizer, settings, done, warmth))
+            rates.append(set_rate(optimizer, settings, done, warmth))
             optimizer.zero_grad(set_to_none=True)
             part = slice(ends[step], ends[step + 1])
             told = (classes[part], terms[part])
@@ -210,58 +210,6 @@ def _further_labels(
         torch.from_numpy(data.diagnoses.labels[rows]).to(device),
         torch.from_numpy(shifts).float().to(device),
     )
-
-
-def rate_factors(model: Heads, settings: TrainingSettings) -> dict[str, float]:
-    """Return the learning rate over the trunk's of each parameter that is trained."""
-    heads = {id(parameter) for parameter in model.head_parameters()}
-    return {
-        name: settings.head_factor if id(parameter) in heads else 1.0
-        for name, parameter in model.named_parameters()
-        if parameter.requires_grad
-    }
-
-
-def _optimizer(model: Heads, settings: TrainingSettings, device: torch.device) -> torch.optim.Optimizer:
-    """Return the optimizer; biases and the norms' scales, which have one dimension, do not decay."""
-    groups = [
-        {"params": chosen, "factor": factor, "weight_decay": settings.weight_decay if decays else 0.0}
-        for parameters, factor in (
-            (model.trunk_parameters(), 1.0),
-            (model.head_parameters(), settings.head_factor),
-        )
-        for decays in (True, False)
-        if (chosen := [one for one in parameters if (one.ndim > 1) == decays])
-    ]
-    on_gpu = device.type == "cuda"  # where one pass over the weights in place of many is what counts
-    if settings.optimizer == "adamw":
-        fused = on_gpu or settings.trunk == "frozen"
-        return torch.optim.AdamW(groups, lr=settings.learning_rate, fused=fused)
-    return torch.optim.SGD(
-        groups,
-        lr=settings.learning_rate,
-        momentum=settings.momentum,
-        nesterov=settings.momentum > 0,
-        fused=on_gpu,
-    )
-
-
-def _set_rate(
-    optimizer: torch.optim.Optimizer, settings: TrainingSettings, done: float, warmth: float
-) -> float:
-    """Set each group's learning rate at ``done``, 0..1 of the whole training, times ``warmth``, 0..1.
-
-    Return the trunk's.
-
-    Every round warms up over a fifth of its steps: the optimiser starts each round without memory, and Adam's
-    first steps are as long for noise as for signal.
-    """
-    rate = settings.learning_rate * warmth
-    if settings.schedule == "cosine":
-        rate *= 0.5 * (1 + math.cos(math.pi * done))
-    for group in optimizer.param_groups:
-        group["lr"] = rate * group["factor"]
-    return rate
 
 
 def _training_mode(model: nn.Module, settings: TrainingSettings, batch: int) -> None:

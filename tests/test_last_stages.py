@@ -15,9 +15,10 @@ from fedderm.model.cascade import Cascade
 from fedderm.model.frozen import frozen_trunk, initial_model, is_trunk
 from fedderm.model.stages import LastStages, stages_of
 from fedderm.model.state import load_arrays, to_arrays
+from fedderm.optimizers import rate_factors
 from fedderm.private_gradient import PrivateGradient
 from fedderm.settings import ModelSettings
-from fedderm.training import AddedGradient, Stretch, rate_factors, train_locally
+from fedderm.training import AddedGradient, Stretch, train_locally
 from fedderm.training_settings import TrainingSettings
 from fedderm.trainset import site_train_set
 from strategies.site_side import LocalObjective

@@ -14,14 +14,12 @@ from torch import Tensor, nn
 
 from fedderm.inference import predict_logits
 from fedderm.model.cascade import Cascade
+from fedderm.optimizers import optimizer_of, rate_factors, set_rate
 from fedderm.training import (
     AddedGradient,
     Stretch,
     TrainResult,
-    _optimizer,
-    _set_rate,
     initial_loss,
-    rate_factors,
     train_locally,
 )
 from fedderm.training_settings import TrainingSettings
@@ -237,8 +235,8 @@ def test_an_infinite_step_is_noticed_within_fifty() -> None:
 def rates(done: float, warmth: float = 1.0, **changes: Any) -> list[float]:
     """Return trunk's and heads' learning rates."""
     model = network()
-    optimizer = _optimizer(model, settings(**changes), torch.device("cpu"))
-    _set_rate(optimizer, settings(**changes), done, warmth)
+    optimizer = optimizer_of(model, settings(**changes), torch.device("cpu"))
+    set_rate(optimizer, settings(**changes), done, warmth)
     return sorted({group["lr"] for group in optimizer.param_groups})
 
 
@@ -258,7 +256,7 @@ def test_a_rounds_rate_is_its_place_in_the_whole() -> None:
 def test_only_weights_decay() -> None:
     """Biases and the norms' scales have no gradient here: what still moves them is decay."""
     model = network()
-    optimizer = _optimizer(model, settings(weight_decay=0.5, head_factor=2), torch.device("cpu"))
+    optimizer = optimizer_of(model, settings(weight_decay=0.5, head_factor=2), torch.device("cpu"))
     start = copy.deepcopy(model.state_dict())
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
