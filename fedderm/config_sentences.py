@@ -61,7 +61,7 @@ def sentence_of(
 
 def nearest(name: str, valid: Iterable[str]) -> str:
     """Return `` (did you mean x?)``, or nothing where no valid name is near."""
-    close = difflib.get_close_matches(name, list(valid), n=1)
+    close = difflib.get_close_matches(name, [one for one in valid if one != "none"], n=1)
     return f" (did you mean {close[0]}?)" if close else ""
 
 
@@ -91,6 +91,8 @@ def _wanted(detail: ErrorDetails) -> str:
     message = detail["msg"].removeprefix("Input should be ")
     if message.startswith(("greater", "less")):
         return f"a number {message}"
+    if detail["type"] in ("list_type", "tuple_type") and isinstance(detail["input"], str):
+        return f"a list, such as [{detail['input']}]"
     return _EXPECTED.get(detail["type"], message.replace("'", ""))
 
 

@@ -1,8 +1,11 @@
 """``fedderm ensemble``: finished models as one model's folder, with a threshold where it can be fitted."""
 
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +19,7 @@ from fedderm.model.ensemble import Combine
 from fedderm.model_folder import DESCRIPTION, REFERENCE, WEIGHTS, damaged, model_folder, read_description
 from fedderm.recipe import Recipe
 from fedderm.settings import ModelSettings
+from fedderm.untaught import Untaught
 from fedderm.weights import save_arrays
 from fedderm.whole_file import write_whole
 from sites.diagnoses import CLASSES
@@ -64,12 +68,14 @@ def parts_of(paths: Sequence[Path]) -> list[Part]:
     if len(paths) < 2:
         raise ValueError(f"fedderm ensemble: expected two or more models, found {len(paths)}")
     parts = [Part.open(path) for path in paths]
+    if twice := [path for path, n in Counter(part.folder.resolve() for part in parts).items() if n > 1]:
+        raise ValueError(f"{twice[0]}: is named twice; an ensemble is made of different models")
     for path, part in zip(paths[1:], parts[1:], strict=True):
         for what, first, other in _compared(parts[0], part):
             if first != other:
                 raise ValueError(
-                    f"{path}: {what} is {other}, but {first} of {paths[0]}; members must see the same pixels "
-                    "and name the same classes"
+                    f"{path}: {what} is {other!r}, and of {paths[0]} it is {first!r}; members must see the "
+                    "same pixels and name the same classes"
                 )
     return parts
 
@@ -138,6 +144,7 @@ def described(parts: Sequence[Part], places: Sequence[str], combine: Combine) ->
             {str(site) for part in parts for site in part.description["training_sites"]}
         ),
         "adapted_sites": [],
+        "untaught": reduce(or_, (Untaught.of(part.description) for part in parts)).as_dict(),
         "recipe": recipe.model_dump(mode="json"),
         "federation_certificate": certificate.model_dump(mode="json"),
         "federation_point": point.model_dump(mode="json"),

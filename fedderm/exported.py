@@ -95,6 +95,10 @@ def export_model(model: Path, site: str | None, to: Path) -> dict[str, Any]:
         raise ValueError(f"the export needs {', '.join(missing)}: pip install 'fedderm[export]'")
     if to.suffix != ".onnx":
         raise ValueError(f"--to {to}: expected a file that ends in .onnx")
+    if to.is_dir():
+        raise ValueError(f"--to {to}: is a folder; name a file that ends in .onnx")
+    if not to.parent.is_dir():
+        raise ValueError(f"--to {to}: there is no folder {to.parent}; make it, or choose another place")
     predictor = Predictor.open(model, site)
     shown: dict[str, npt.NDArray[Any]] = {"pixels": _test_pixels(predictor.settings.image_size)}
     if fields := predictor.settings.metadata:
@@ -117,6 +121,7 @@ def describe(predictor: Predictor, site: str | None) -> dict[str, Any]:
         "use": "research only; not a medical device",
         "input": f"pixels: uint8 (batch, {settings.image_size}, {settings.image_size}, 3), RGB, upright",
         "outputs": outputs_of(settings),
+        **({"untaught": told} if (told := predictor.untaught.sentence()) else {}),
         **metadata,
         "image_size": settings.image_size,
         "crop": settings.crop,

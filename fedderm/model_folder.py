@@ -26,9 +26,11 @@ def model_folder(path: Path) -> Path:
     for folder in (path / "model", path, path.parent):
         if (folder / DESCRIPTION).is_file() and (folder != path.parent or path.name == WEIGHTS):
             return folder
-    raise ValueError(
-        f"{path}: holds no model (model/model.json is missing); give the folder of a finished run"
+    runs = sorted(path.glob(f"*/model/{DESCRIPTION}"))
+    which = (
+        f"one of the runs in it, such as {runs[-1].parents[1]}" if runs else "the folder of a finished run"
     )
+    raise ValueError(f"{path}: holds no model (model/model.json is missing); give {which}")
 
 
 def read_familiar(folder: Path) -> Familiar | None:

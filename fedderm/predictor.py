@@ -27,6 +27,7 @@ from fedderm.model_folder import (
 )
 from fedderm.networks import network_of
 from fedderm.settings import ModelSettings
+from fedderm.untaught import NOTHING, Untaught
 from sites.cache import corrected
 from sites.diagnoses import BCC_PATTERNS, CLASSES
 from sites.diagnosis_schemes import NAMES
@@ -51,11 +52,13 @@ class Prediction:
     bcc: float | None = None
     """P(BCC), not calibrated, of a model with pattern heads; None of another."""
     patterns: dict[str, float] | None = None
-    """Of each dermoscopic pattern of BCC, not calibrated."""
+    """Of each dermoscopic pattern of BCC that some training site had annotations of, not calibrated."""
     rule_suggests_bcc: bool | None = None
-    """What the clinical rule makes of the patterns: pigment network excludes, any other suggests."""
+    """What the clinical rule makes of the patterns: pigment network excludes, any other suggests; None where
+    pigment network, or all others, were taught by no site."""
     diagnoses: dict[str, float] | None = None
-    """Probability of each diagnosis, most likely first, not calibrated; None of a model without that head."""
+    """Probability of each diagnosis that a training site had an image of, most likely first, not calibrated;
+    None of a model without that head."""
     metadata: dict[str, Any] | None = None
     """What the model was told of the patient, None where a field is not known; None of a model told none."""
     spread: float | None = None
@@ -92,6 +95,8 @@ class Predictor:
     views: int
     familiar: Familiar | None = None
     """What training sites' images look like; None where the folder does not tell."""
+    untaught: Untaught = NOTHING
+    """What the model has heads for and cannot tell."""
 
     @classmethod
     def open(cls, path: Path, site: str | None = None) -> Self:
@@ -110,7 +115,7 @@ class Predictor:
         except (KeyError, TypeError, ValueError) as error:
             raise damaged(folder, error) from error
         model = network_of(folder, description)
-        return cls(model, settings, point, views, read_familiar(folder))
+        return cls(model, settings, point, views, read_familiar(folder), Untaught.of(description))
 
     def single(self, what: str) -> Cascade:
         """Return the network of one model; raises ValueError where ``what`` is asked of an ensemble."""
@@ -167,7 +172,7 @@ class Predictor:
         malignant = logit >= self.point.threshold
         shares: dict[str, float] = {}
         if malignant and differential is not None:
-            shares = _shares(CLASSES[1:], differential[0])
+            shares = _shares(CLASSES[1:], differential[0], self.untaught.classes)
         decision = "malignant" if malignant else "benign"
         return Prediction(
             str(image),
@@ -175,15 +180,16 @@ class Predictor:
             decision,
             self.point.threshold_probability,
             shares,
-            **_patterns(scores.patterns),
-            diagnoses=None if scores.diagnoses is None else _shares(self._diagnoses, scores.diagnoses[0]),
+            **_patterns(scores.patterns, self.untaught.patterns),
+            diagnoses=self._diagnoses(scores.diagnoses),
             metadata=told or None,
             **self._caution(seen, scores, malignant, agreement),
         )
 
-    @property
-    def _diagnoses(self) -> tuple[str, ...]:
-        return NAMES[self.settings.diagnoses]
+    def _diagnoses(self, logits: Floats | None) -> dict[str, float] | None:
+        if logits is None:
+            return None
+        return _shares(NAMES[self.settings.diagnoses], logits[0], self.untaught.diagnoses)
 
     def _caution(self, seen: ImageScores, mean: ImageScores, malignant: bool, least: float) -> dict[str, Any]:
         """Return the fields of a prediction that say whether to rely on it."""
@@ -200,9 +206,10 @@ class Predictor:
         }
 
 
-def _shares(names: Sequence[str], logits: Floats) -> dict[str, float]:
-    """Return the softmax of ``logits`` (K,) by name, most likely first."""
-    named = zip(names, softmax(logits), strict=True)
+def _shares(names: Sequence[str], logits: Floats, without: Sequence[str]) -> dict[str, float]:
+    """Return the softmax of ``logits`` (K,) by name, most likely first, ``without`` some."""
+    left = {name: logit for name, logit in zip(names, logits, strict=True) if name not in without}
+    named = zip(left, softmax(list(left.values())), strict=True)
     return {name: round(float(share), 6) for name, share in sorted(named, key=lambda item: -item[1])}
 
 
@@ -211,12 +218,15 @@ def _mean(seen: ImageScores) -> ImageScores:
     return ImageScores._make(None if one is None else one.mean(axis=0, keepdims=True) for one in seen)
 
 
-def _patterns(logits: Floats | None) -> dict[str, Any]:
+def _patterns(logits: Floats | None, untaught: Sequence[str]) -> dict[str, Any]:
     if logits is None:
         return {}
     bcc, *patterns = (round(float(one), 6) for one in expit(logits[0]))
+    taught = np.array([name not in untaught for name in BCC_PATTERNS])
+    named = zip(BCC_PATTERNS, patterns, strict=True)
+    can_tell = taught[0] and taught[1:].any()
     return {
         "bcc": bcc,
-        "patterns": dict(zip(BCC_PATTERNS, patterns, strict=True)),
-        "rule_suggests_bcc": bool(suggests_bcc(logits[:, 1:] >= 0)[0]),
+        "patterns": {name: share for name, share in named if name not in untaught},
+        "rule_suggests_bcc": bool(suggests_bcc((logits[:, 1:] >= 0) & taught)[0]) if can_tell else None,
     }

@@ -7,7 +7,7 @@ from flwr.serverapp import Grid
 
 from fedderm.environment import describe
 from fedderm.federation.conclusion import conclude
-from fedderm.federation.roll_call import roll_call
+from fedderm.federation.roll_call import roll_call, untaught
 from fedderm.federation.session import Observer, Session, Traffic
 from fedderm.federation.training import Initial, run_rounds
 from fedderm.preparation import Prepared
@@ -62,6 +62,8 @@ def conduct(
     tracking.begin()
     try:
         cards = roll_call(session)
+        if told := untaught(session, cards).sentence():
+            session.observer.warn(told)
         arrays = run_rounds(session, cards, initial)
         conclude(session, cards, arrays)
         tracking.conclude()

@@ -99,6 +99,11 @@ def read_site_file(path: Path) -> Site:
     key.
     """
     raw = _read(path)
+    if isinstance(raw, dict) and isinstance(raw.get("sites"), list):
+        raise ValueError(
+            f"{path}: holds a list of sites, as a config does; a site file is one site: write its keys at "
+            "the top, without sites: and the dash"
+        )
     document = {"site": [_without(raw, Home, _Rules) if isinstance(raw, dict) else raw]}
     try:
         (site,) = _SiteFile.model_validate(document).site

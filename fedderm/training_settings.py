@@ -29,6 +29,12 @@ class AugmentationSettings(Settings):
     mixing_alpha: Positive = 0.4
     """The share of the other image follows from Beta(alpha, alpha): small values mix little."""
 
+    @model_validator(mode="after")
+    def _mixing_has_its_own_setting(self) -> Self:
+        if self.mixing == "none" and self.mixing_alpha != 0.4:
+            raise ValueError("mixing_alpha belongs to mixing: mixup or cutmix; set one, or remove it")
+        return self
+
 
 class LossSettings(Settings):
     """What an image's loss is, given p, the probability of its true class (docs/models.md)."""
@@ -45,6 +51,14 @@ class LossSettings(Settings):
     (1 - beta^n) / (1 - beta) at a site; 0: all alike."""
     malignant_cost: Positive = 1.0
     """What a missed malignant lesion costs over a false alarm: malignant images weigh so many times more."""
+
+    @model_validator(mode="after")
+    def _kinds_have_their_own_settings(self) -> Self:
+        if self.kind != "focal" and self.focal_gamma != 2.0:
+            raise ValueError("focal_gamma belongs to kind: focal; set it, or remove it")
+        if self.kind != "generalised" and self.generalised_q != 0.7:
+            raise ValueError("generalised_q belongs to kind: generalised; set it, or remove it")
+        return self
 
     @property
     def plain(self) -> bool:
@@ -168,7 +182,10 @@ class TrainingSettings(Settings):
     @model_validator(mode="after")
     def _passes_or_steps(self) -> Self:
         if (self.local_epochs is None) == (self.local_steps is None):
-            raise ValueError("local_steps stands in place of local_epochs; give one of the two")
+            raise ValueError(
+                "local_steps stands in place of local_epochs; give one of the two (local_epochs: null takes "
+                "that out)"
+            )
         return self
 
     @property

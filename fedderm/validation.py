@@ -37,6 +37,7 @@ from fedderm.whole_file import write_whole
 from fedderm.worker_models import on_device
 from sites.cache import open_cache
 from sites.catalogue import Site, load_site
+from sites.metadata import unknown, unknown_sentence
 
 
 @dataclass(frozen=True)
@@ -88,13 +89,16 @@ def validate(model: Path, site_file: Path, out: Path | None, observer: Preparati
     held, site = Model.open(model), read_site_file(site_file)
     _require_held_out(site, held)
     local = _open(site_file, site, held.recipe, observer)
+    lacking = unknown(local.table, local.metadata_fields)
+    if lacking:
+        observer.warn(unknown_sentence(site.name, lacking))
     observer.stage("evaluate", [site.name])
     use_threads(held.recipe.threads)
     network = on_device(held.network, 0)
     adapt_to(network, local, held.recipe.strategy)
     judged = judge(local, network, held.recipe, held.frame, held.recipe.evaluation.views)
     folder = _new_folder(out, site_file)
-    _write(folder, site, judged, held)
+    _write(folder, site, judged, held, lacking)
     keep_predictions(folder / "predictions.csv", local, judged)
     build_report(folder)
     return folder
@@ -141,7 +145,7 @@ def _new_folder(out: Path | None, site_file: Path) -> Path:
     return new_folder(Record.of(site_file).folder / "evaluations")
 
 
-def _write(folder: Path, site: Site, judged: Judged, model: Model) -> None:
+def _write(folder: Path, site: Site, judged: Judged, model: Model, lacking: Sequence[str]) -> None:
     """Write what a run's folder has, as far as one site can: ``fedderm report`` draws the page again."""
     recipe, evaluation, known = model.recipe, judged.evaluation, understood(judged.counts)
     for part in ("evaluation", "rounds"):
@@ -172,5 +176,12 @@ def _write(folder: Path, site: Site, judged: Judged, model: Model) -> None:
     environment = describe(recipe.seed, datetime.now(UTC))
     write_whole(folder / "environment.json", json_of(environment))
     write_whole(folder / "rounds" / "metrics.csv", csv_of(()))
-    state: dict[str, Any] = {"round": recipe.rounds, "rounds": recipe.rounds, "finished": True, "history": []}
+    state: dict[str, Any] = {
+        "round": recipe.rounds,
+        "rounds": recipe.rounds,
+        "finished": True,
+        "history": [],
+        "trained_at": len(model.trained_at),
+        "without_metadata": list(lacking),
+    }
     write_whole(folder / "rounds" / "state.json", json_of(state))

@@ -72,6 +72,22 @@ def missing(fields: Sequence[Field]) -> Floats:
     return np.array([name.endswith(": missing") for name in columns(fields)], np.float32)
 
 
+def unknown(table: pd.DataFrame, fields: Sequence[Field]) -> list[Field]:
+    """Return the fields that the table tells of none of its images, in words that ``encoded`` knows."""
+    return [field for field in fields if bool(encoded(table, [field])[:, -1].all())]
+
+
+def unknown_sentence(site: str, fields: Sequence[str]) -> str:
+    """Return what it means that a site knows ``fields`` of no patient."""
+    named = " and ".join(field.replace("_", " ") for field in fields)
+    keys = ", ".join(f"columns.{field}" for field in fields)
+    return (
+        f"site {site}: the model takes {named}, which no image here has in words that it knows: it is "
+        "counted as missing everywhere, and thresholds set elsewhere promise less; if the table has it, say "
+        f"where ({keys})"
+    )
+
+
 def owners(fields: Sequence[Field]) -> NDArray[np.int64]:
     """Return the place in ``fields`` of the field that each of the M numbers belongs to."""
     return np.array([place for place, one in enumerate(fields) for _ in columns([one])], np.int64)

@@ -287,7 +287,7 @@ def test_a_finished_run_can_be_drawn_resumed_and_used(finished: tuple[Path, Resu
     resumed = fedderm("run", "--resume", run)
     assert resumed.code == 0, resumed.err
     assert "this run is finished; its report is drawn again" in resumed.out
-    table = done.out[done.out.index("site ") :]
+    table = done.out[done.out.index("\nsite ") :]
     assert resumed.out.endswith(table), "the same table and summary"
     image = next(run.parents[2].rglob("simulated/*/images/*.jpg"))
     used = fedderm("predict", run, image, "--site", "south", "--json")

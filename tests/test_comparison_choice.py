@@ -67,6 +67,8 @@ def test_values_are_chosen_on_calibration_lesions_and_not_on_the_tests(tmp_path:
     page = write_page(results).read_text(encoding="utf-8")
     assert "Values of the grid" in page
     assert page.count("<td>chosen</td>") == 2
+    told = (folder / "results" / "conclusions.txt").read_text(encoding="utf-8")
+    assert f"Of the grid, calibration lesions choose {ARMS[1]} and {ARMS[2]}, before" in told
 
 
 def test_without_a_grid_or_with_folds_nothing_is_chosen(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Several models as one: probabilities by hand from the members', votes counted, no threshold borrowed."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -151,15 +152,19 @@ def test_without_its_sites_an_ensemble_has_no_threshold_and_says_so(tmp_path: Pa
     for options, sentence in (
         ((tmp_path / "one", runs[0]), "expected two or more models, found 1"),
         ((out, *runs), "holds something already"),
+        ((tmp_path / "same", runs[0], runs[1], runs[0] / "model"), f"{runs[0]}/model: is named twice"),
         ((tmp_path / "deep", out, runs[0]), "is itself an ensemble; name its members"),
         (
             (tmp_path / "size", runs[0], run_folder(tmp_path / "c", image_size=32)),
-            "model.image_size is 32, but 48",
+            f"model.image_size is 32, and of {runs[0]} it is 48",
         ),
-        ((tmp_path / "views", runs[0], run_folder(tmp_path / "d", 1)), "evaluation.views is 1, but 2"),
+        (
+            (tmp_path / "views", runs[0], run_folder(tmp_path / "d", 1)),
+            f"evaluation.views is 1, and of {runs[0]} it is 2",
+        ),
         (
             (tmp_path / "kind", runs[0], run_folder(tmp_path / "e", scheme="binary")),
-            "its scheme is binary, but of four classes",
+            f"its scheme is 'binary', and of {runs[0]} it is 'of four classes'",
         ),
     ):
         assert sentence in fedderm("ensemble", *options).sentence()
@@ -169,10 +174,11 @@ Finished = tuple[RunFolder, AppGrid]
 
 
 def test_a_fitted_ensemble_is_a_model_like_any_other(finished: Finished, root: Path, tmp_path: Path) -> None:
-    """Of one run twice: the members' mean is that run's own calibrated probability, so it ranks the same."""
+    """Of a run and its copy: the members' mean is that run's own calibrated probability, and ranks alike."""
     run = finished[0].path
     out = tmp_path / "twice"
-    made = fedderm("ensemble", out, run, run, "--data-root", root)
+    copy = shutil.copytree(run, tmp_path / "copy")
+    made = fedderm("ensemble", out, run, copy, "--data-root", root)
     assert made.code == 0, made.err
     here, there = (json.loads((one / "evaluation" / "sites.json").read_text()) for one in (out, run))
     assert list(here) == list(there)
@@ -200,7 +206,8 @@ def test_an_unfitted_ensemble_gets_its_threshold_at_a_hospital(
     finished: Finished, root: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "both"
-    made = fedderm("ensemble", out, finished[0].path, finished[0].path, "--combine", "vote")
+    run = finished[0].path
+    made = fedderm("ensemble", out, run, shutil.copytree(run, tmp_path / "copy"), "--combine", "vote")
     assert made.code == 0, made.err
     away = Hospital(root, tmp_path, "away")
     done = fedderm("evaluate", out, "--site", away.file, "--out", tmp_path / "report")

@@ -118,6 +118,10 @@ def test_what_cannot_be_is_one_sentence(tmp_path: Path) -> None:
     assert "expected a file that ends in .onnx" in fedderm("export", folder.path, "--to", "x.pt").sentence()
     told = fedderm("export", folder.path, "--to", tmp_path / "m.onnx", "--site", "west").sentence()
     assert "this model knows the sites" in told
+    absent = tmp_path / "absent"
+    told = fedderm("export", folder.path, "--to", absent / "m.onnx").sentence()
+    assert told == f"--to {absent}/m.onnx: there is no folder {absent}; make it, or choose another place"
+    (tmp_path / "dir.onnx").mkdir()
     assert (
-        "no such" in fedderm("export", folder.path, "--to", tmp_path / "absent" / "m.onnx").sentence().lower()
+        "is a folder; name a file" in fedderm("export", folder.path, "--to", tmp_path / "dir.onnx").sentence()
     )

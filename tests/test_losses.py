@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from pydantic import ValidationError
 from torch import Tensor
 
 from fedderm.label_skew import class_weights, loss_terms
@@ -167,3 +168,16 @@ def test_wrong_labels_hurt_the_generalised_loss_less() -> None:
 def test_what_does_not_go_together_is_refused(given: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         TrainingSettings.model_validate(given)
+
+
+@pytest.mark.parametrize(
+    ("section", "sentence"),
+    [
+        ({"loss": {"focal_gamma": 3}}, "focal_gamma belongs to kind: focal"),
+        ({"loss": {"kind": "focal", "generalised_q": 0.5}}, "generalised_q belongs to kind: generalised"),
+        ({"augmentation": {"mixing_alpha": 1}}, "mixing_alpha belongs to mixing: mixup or cutmix"),
+    ],
+)
+def test_a_setting_that_would_do_nothing_is_refused(section: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValidationError, match=sentence):
+        TrainingSettings.model_validate(section)

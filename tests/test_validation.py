@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from commands import fedderm
+import yaml
+from commands import clinic, fedderm
 from federations import AppGrid, local, new_run, run_in_memory
 from hospitals import Hospital, experiment
 
@@ -185,3 +186,28 @@ def test_a_models_recipe_names_no_folder(root: Path, tmp_path: Path) -> None:
     assert str(root) not in told
     assert str(tmp_path) not in told
     assert recipe_of(run).prevalence_free == run.prevalence_free
+
+
+def test_a_table_without_the_metadata_of_the_model_is_told_before_and_in_the_report(
+    root: Path, tmp_path: Path
+) -> None:
+    folder = new_run(root, rounds=1, model={"metadata": ["age"]})
+    run_in_memory(folder)
+    photos = clinic(tmp_path)
+    site = tmp_path / "clinic.yaml"
+    described = {"name": "clinic", "source": "folder", "path": str(photos), "role": "held-out"}
+    site.write_text(yaml.safe_dump({**described, "work_dir": str(tmp_path / "cache")}))
+    done = fedderm("evaluate", folder.path, "--site", site, "--out", tmp_path / "out")
+    assert done.code == 0, done.err
+    told = " ".join((done.out + done.err).split())
+    assert "site clinic: the model takes age, which no image here has in words that it knows" in told
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "A model that was trained at 2 other sites is judged at clinic, which took no part." in page
+    assert "It takes age, which no image here has: it was counted as missing everywhere." in page
+
+
+def test_a_list_of_sites_is_no_site_file(finished: Finished, tmp_path: Path) -> None:
+    site = tmp_path / "sites.yaml"
+    site.write_text("sites:\n  - {name: clinic, source: folder, path: images}\n")
+    told = fedderm("evaluate", finished[0].path, "--site", site).sentence()
+    assert told.startswith(f"{site}: holds a list of sites, as a config does; a site file is one site")

@@ -91,16 +91,17 @@ class Console:
         self._update(self._asked - len(self._waiting), self._asked, self._at_work())
 
     def round_done(self, number: int, rounds: int, rows: Sequence[LongRow]) -> None:
-        """Print a finished round's pooled AUCs."""
+        """Print a finished round's AUCs, pooled over a role's sites."""
         values = [
-            f"{row['role']} AUC {row['value']:.3f}"
+            f"{row['role']} {row['value']:.3f}"
             for row in rows
             if row["site"] == POOLED
             and row["metric"] == "auc"
-            and row["unit"] == "image"
+            and row["unit"] == "lesion"
             and row["value"] is not None
         ]
-        self.say(f"round {number}/{rounds} done  {'  '.join(values)}".rstrip())
+        told = f"  AUC of test splits, by lesion: {', '.join(values)}" if values else ""
+        self.say(f"round {number}/{rounds} done{told}")
 
     def site_table(self, run: Path) -> None:
         """Print the finished run's table and its summary."""

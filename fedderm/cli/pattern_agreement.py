@@ -148,7 +148,10 @@ def _show(masked: pd.DataFrame, unmasked: pd.DataFrame, seed: int) -> None:
             "correlation of the maps of different patterns in one image (1: they are one map)."
         )
     if not len(masked) and not len(unmasked):
-        raise ValueError("no site of this run has masks or images: nothing to look at")
+        raise ValueError(
+            "no site of this run has real images or masks, which simulated ones have with annotators or "
+            "masks: true: there is nothing to look at"
+        )
 
 
 def _mean(part: pd.DataFrame, score: str, seed: int) -> str:

@@ -65,7 +65,7 @@ def _print(predictions: list[Prediction], predictor: Predictor) -> None:
         row += [differential or "-", because or "-"]
         if one.patterns is not None:
             shown = [name.replace("_", " ") for name, share in one.patterns.items() if share >= 0.5]
-            rule = "suggests BCC" if one.rule_suggests_bcc else "does not"
+            rule = {True: "suggests BCC", False: "does not", None: "-"}[one.rule_suggests_bcc]
             row += [f"{one.bcc:.3f}", ", ".join(shown) or "-", rule]
         if one.diagnoses is not None:
             row.append(", ".join(f"{name} {share:.0%}" for name, share in list(one.diagnoses.items())[:3]))
@@ -83,6 +83,8 @@ def _print(predictions: list[Prediction], predictor: Predictor) -> None:
         )
     if predictions[0].diagnoses is not None:
         console.print("Diagnoses (the likeliest three) are not calibrated.")
+    if told := predictor.untaught.sentence():
+        console.print(told)
     console.print("Research use only; not a medical device.")
 
 
@@ -112,6 +114,6 @@ def _about_caution(predictor: Predictor) -> str:
         else "This model looks at one view, so that nothing is said of disagreement."
     )
     if predictor.familiar is None:
-        return f"{views} No reference: this model's folder does not say what training images look like."
+        return f"{views} Foreign images are not told: that takes 100 calibration images at training sites."
     images = predictor.familiar.images
     return f"{views} Unlike: further off than 99 % of {images} calibration images of the training sites."

@@ -27,7 +27,7 @@ LEVEL: Final = 0.05
 
 def conclusions_of(results: Results) -> list[str]:
     """Return the sentences, one an item: what was compared, what is claimed, what is not, what is missing."""
-    told = [*what_was_compared(results), *what_is_missing(results)]
+    told = [*what_was_compared(results), *what_is_missing(results), *_chosen(results)]
     if not has_reference(results):
         return told
     told += what_few_seeds_mean(results)
@@ -41,6 +41,14 @@ def conclusions_of(results: Results) -> list[str]:
 def is_claimed(one: ArmDifference) -> bool:
     """Return whether a difference is claimed: after Holm, and with CLAIM_SEEDS seeds."""
     return one.p_holm is not None and one.p_holm < LEVEL and one.seeds >= CLAIM_SEEDS
+
+
+def _chosen(results: Results) -> list[str]:
+    """Return which of a grid's values each arm would have been used with."""
+    found = [one.label for one in results.choices if one.chosen]
+    if not found:
+        return []
+    return [f"Of the grid, calibration lesions choose {listing(found)}, before any test lesion is looked at."]
 
 
 def _of_differences(statistics: Statistics, results: Results, kind: str = "") -> list[str]:

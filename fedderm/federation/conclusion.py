@@ -19,7 +19,7 @@ from fedderm.evaluation.long_format import CALIBRATION, POOLS, long_rows_of_fede
 from fedderm.evaluation.recalibration import evaluate_federation
 from fedderm.evaluation.replicates import COARSE_BINS, sum_replicates
 from fedderm.evaluation.scores import Ints
-from fedderm.federation.roll_call import SiteCard
+from fedderm.federation.roll_call import SiteCard, untaught
 from fedderm.federation.session import Session
 from fedderm.federation.standards import Standards, ask_standards
 from fedderm.federation.training import read_counts
@@ -83,7 +83,7 @@ def conclude(session: Session, cards: Sequence[SiteCard], arrays: ArrayRecord) -
     session.folder.write_evaluation(evaluations, federation, rows, counts)
     session.folder.write_model(
         _whole(session, messages.from_record(arrays)),
-        _description(session, standards, evaluations),
+        {**_description(session, standards, evaluations), "untaught": untaught(session, cards).as_dict()},
         {**standards.arrays(), **_usual(found.values())},
     )
 

@@ -10,6 +10,8 @@ from flwr.app import Message
 from fedderm import __version__, messages
 from fedderm.budget import image_updates
 from fedderm.federation.session import Session
+from fedderm.untaught import Untaught
+from sites.metadata import unknown_sentence
 from sites.salted import overlaps
 from strategies.catalogue import site_side
 from strategies.exchange import Member, wait_for_nodes
@@ -22,7 +24,7 @@ class SiteCard:
     member: Member
     role: str
     details: Mapping[str, Any]
-    """Counts by split and diagnosis (small cells hidden), notes."""
+    """Counts by split and diagnosis (small cells hidden), what its images teach, notes."""
 
 
 def roll_call(session: Session) -> list[SiteCard]:
@@ -52,6 +54,9 @@ def roll_call(session: Session) -> list[SiteCard]:
         cards.append(SiteCard(member, str(details["role"]), details))
     _refuse_overlaps(fingerprints)
     _tell_roles(session, cards)
+    for card in cards:
+        if lacking := card.details.get("without"):
+            session.observer.warn(unknown_sentence(card.member.name, lacking))
     order = {site.name: position for position, site in enumerate(session.experiment.sites)}
     strategy = session.experiment.strategy.name
     unlisted = sorted(set(fingerprints) - set(order))
@@ -91,6 +96,10 @@ def _read(message: Message) -> tuple[dict[str, Any], dict[str, list[str]]]:
     images, effective = details["num_examples"], details.get("effective", 1.0)
     if type(images) is not int or images < 0:
         raise ValueError(f"its number of training images is {images!r}")
+    if not _are_names(details.get("without", [])):
+        raise ValueError("its card does not say which metadata it lacks")
+    if not _is_taught(details.get("taught")):
+        raise ValueError("its card does not say what its images teach")
     if type(effective) not in (int, float) or not math.isfinite(effective) or effective < 0:
         raise ValueError(f"its effective number of images is {effective!r}")
     return details, prints
@@ -108,6 +117,21 @@ def teaching(session: Session, cards: Sequence[SiteCard]) -> list[SiteCard]:
         who = "no site that joined" if alone is None else f"no site called {alone} that joined"
         raise ValueError(f"{who} has role: train; at least one must train")
     return found
+
+
+def untaught(session: Session, cards: Sequence[SiteCard]) -> Untaught:
+    """Return what the model has heads for and no site teaches. Raises ValueError as ``teaching`` does."""
+    taught = (card.details["taught"] for card in teaching(session, cards))
+    return Untaught.at(session.experiment.model, taught)
+
+
+def _is_taught(found: Any) -> bool:
+    """Return whether this is names by kind, as a site's card has them."""
+    return isinstance(found, dict) and all(map(_are_names, found.values()))
+
+
+def _are_names(found: Any) -> bool:
+    return isinstance(found, list) and all(isinstance(name, str) for name in found)
 
 
 def baseline_budget(session: Session, cards: Sequence[SiteCard]) -> dict[str, Any]:

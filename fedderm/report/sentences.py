@@ -60,6 +60,8 @@ def _what_was_done(run: RunFolder) -> str:
     trained, held_out = run.of_role("train"), run.of_role("held-out")
     lesions = sum(site.splits["train"].lesions for site in trained if "train" in site.splits)
     rounds = int(run.state.get("round") or len(run.state.get("history") or []))
+    if elsewhere := run.state.get("trained_at"):
+        return _judged(run, elsewhere)
     alone = run.config.get("baseline_site")
     if alone:
         tested = len(run.sites) - 1
@@ -80,6 +82,18 @@ def _what_was_done(run: RunFolder) -> str:
         f"{plural(len(trained), 'site')} with {plural(lesions, 'lesion')} trained one model in "
         f"{plural(rounds, 'round')} {how}{apart}."
     )
+
+
+def _judged(run: RunFolder, trained_at: int) -> str:
+    """Return whose model was judged, where a site judged it by itself."""
+    (site,) = run.sites.values()
+    where = plural(trained_at, "other site")
+    told = f"A model that was trained at {where} is judged at {site.site}, which took no part."
+    lacking = run.state.get("without_metadata") or []
+    if not lacking:
+        return told
+    named = listing([field.replace("_", " ") for field in lacking])
+    return f"{told} It takes {named}, which no image here has: it was counted as missing everywhere."
 
 
 def _discrimination(run: RunFolder) -> str:

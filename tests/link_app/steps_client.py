@@ -23,6 +23,7 @@ def query(message: Message, context: Context) -> Message:
     """Introduce the site, as fedderm's sites do."""
     held = context.node_config
     card = {"name": held["site"], "role": "train", "fedderm": __version__, "num_examples": held["images"]}
+    card["taught"] = {}
     record = ConfigRecord({"json": json.dumps(card), "fingerprints": "{}"})
     return Message(RecordDict({"card": record}), reply_to=message)
 
