@@ -15,6 +15,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    suggest_commands=False,  # click does, and both would be printed
     rich_markup_mode=None,  # rich doubles the time that --help takes
 )
 app.command("run")(commands.run)
