@@ -142,7 +142,7 @@ def test_predict_tells_views_and_foreign_images(tmp_path: Path) -> None:
     assert far["decision"] == "malignant"
     table = fedderm("predict", folder.path, noise)
     assert "99 % of 100 calibration images" in table.out
-    assert "No reference" not in table.out
+    assert "Foreign images are not told" not in table.out
 
 
 def test_views_that_disagree_abstain_unless_fewer_are_asked_for(tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ def test_views_that_disagree_abstain_unless_fewer_are_asked_for(tmp_path: Path) 
         assert (line["agreement"], line["abstains"], line["out_of_distribution"]) == (0.75, abstains, None)
         assert line["abstains_because"] == ([DISAGREE] if abstains else [])
     table = fedderm("predict", folder.path, image)
-    assert "No reference: this model's folder does not say what training images look like" in table.out
+    assert "Foreign images are not told: that takes 100 calibration images at training sites" in table.out
 
 
 def test_bad_shares_and_damaged_references_are_one_sentence(tmp_path: Path) -> None:
