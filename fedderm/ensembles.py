@@ -53,6 +53,7 @@ class Part:
             settings = ModelSettings.model_validate(description["model"])
             recipe = Recipe.model_validate(description["recipe"])
             OperatingPoint.model_validate(description["federation_point"])
+            Untaught.of(description)
         except (KeyError, TypeError, ValueError) as error:
             raise damaged(folder, error) from error
         if site_side(recipe.strategy.name).keeps is not None:

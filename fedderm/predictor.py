@@ -110,12 +110,13 @@ class Predictor:
             settings = ModelSettings.model_validate(description["model"])
             point = OperatingPoint.model_validate(point_of(description, site))
             views = int(description["views"])
+            untaught = Untaught.of(description)
         except UnknownSite:
             raise
         except (KeyError, TypeError, ValueError) as error:
             raise damaged(folder, error) from error
         model = network_of(folder, description)
-        return cls(model, settings, point, views, read_familiar(folder), Untaught.of(description))
+        return cls(model, settings, point, views, read_familiar(folder), untaught)
 
     def single(self, what: str) -> Cascade:
         """Return the network of one model; raises ValueError where ``what`` is asked of an ensemble."""

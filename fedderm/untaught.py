@@ -39,8 +39,13 @@ class Untaught:
 
     @classmethod
     def of(cls, description: Mapping[str, Any]) -> Self:
-        """Return what ``model.json`` says; nothing where it is of an earlier version."""
+        """Return what ``model.json`` says; nothing where it is of an earlier version.
+
+        Raises TypeError where it is damaged.
+        """
         found = description.get("untaught", _NOBODY_TOLD)
+        if not isinstance(found, Mapping) or not all(isinstance(names, list) for names in found.values()):
+            raise TypeError("untaught: expected lists of names")
         return cls(**{field.name: tuple(map(str, found.get(field.name, ()))) for field in fields(cls)})
 
     def __or__(self, other: Self) -> Self:

@@ -42,6 +42,15 @@ def test_a_head_that_the_model_lacks_is_no_matter() -> None:
     assert Untaught.of({}) == NOTHING, "a model of an earlier version"
 
 
+@pytest.mark.parametrize("damaged", [[], "SCC", {"classes": "SCC"}])
+def test_a_damaged_description_is_a_sentence(tmp_path: Path, damaged: Any) -> None:
+    folder = trained(tmp_path)
+    path = folder.path / "model" / "model.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "untaught": damaged}))
+    with pytest.raises(ValueError, match=r"model.json: is damaged \(untaught: expected lists of names\)"):
+        Predictor.open(folder.path)
+
+
 def test_an_ensemble_cannot_tell_what_one_member_cannot() -> None:
     one, other = Untaught(classes=("SCC",), diagnoses=("DF",)), Untaught(classes=("SCC", "BCC"))
     assert one | other == Untaught(classes=("SCC", "BCC"), diagnoses=("DF",))
