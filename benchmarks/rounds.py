@@ -50,11 +50,11 @@ class Job:
 
 
 JOBS: Final = {
-    "16": Job("a round, small net, 16 sites of 128 images", 16, 128, 6, 1.10),
-    "64": Job("a round, small net, 64 sites of 128 images", 64, 128, 4, 1.05),
+    "16": Job("a round, small net, 16 sites of 128 images", 16, 128, 8, 1.10),
+    "64": Job("a round, small net, 64 sites of 128 images", 64, 128, 6, 1.05),
     "lite0": Job(
         "a round, EfficientNet-Lite0, 112 px, six sites of 64 images",
-        *(6, 64, 5, 1.03),
+        *(6, 64, 6, 1.03),
         image_size=112,
         tolerance=float("inf"),
         model="tf_efficientnet_lite0",
@@ -106,7 +106,7 @@ def main() -> None:
     """Print each job's rounds and the table of ratios."""
     arguments = parser(__doc__)
     arguments.add_argument("jobs", nargs="*", help=f"some of {', '.join(JOBS)} (default: all)")
-    arguments.add_argument("--repeats", type=int, default=5)
+    arguments.add_argument("--repeats", type=int, default=3)
     asked = arguments.parse_args()
     unknown = sorted(set(asked.jobs) - set(JOBS))
     if unknown:
