@@ -210,6 +210,8 @@ class Predictor:
 def _shares(names: Sequence[str], logits: Floats, without: Sequence[str]) -> dict[str, float]:
     """Return the softmax of ``logits`` (K,) by name, most likely first, ``without`` some."""
     left = {name: logit for name, logit in zip(names, logits, strict=True) if name not in without}
+    if not left:
+        return {}
     named = zip(left, softmax(list(left.values())), strict=True)
     return {name: round(float(share), 6) for name, share in sorted(named, key=lambda item: -item[1])}
 

@@ -43,13 +43,13 @@ def _taught(site: LocalSite) -> dict[str, list[str]]:
     Of patterns those of ``min_cell`` annotated images or more: who annotated fewer is nobody's business.
     """
     rows = site.rows("train")
-    classes = np.bincount(site.table["class_index"].to_numpy(dtype=np.int64)[rows], minlength=len(CLASSES))
+    classes = np.unique(site.table["class_index"].to_numpy(dtype=np.int64)[rows])
     patterns, named = site.patterns(rows), site.named(rows)
     annotated = np.zeros(len(BCC_PATTERNS)) if patterns is None else (~np.isnan(patterns)).sum(axis=0)
     names = NAMES.get(site.diagnosis_scheme, ())
     least = max(1, site.settings.min_cell)
     return {
-        "classes": [name for name, count in zip(CLASSES, classes, strict=True) if count],
+        "classes": [CLASSES[one] for one in classes],
         "patterns": [name for name, count in zip(BCC_PATTERNS, annotated, strict=True) if count >= least],
         "diagnoses": [] if named is None else [names[one] for one in np.unique(named[named >= 0])],
     }

@@ -8,8 +8,6 @@ from fedderm.settings import ModelSettings
 from sites.diagnoses import BCC_PATTERNS, CLASSES
 from sites.diagnosis_schemes import NAMES
 
-_NOBODY_TOLD: Final[Mapping[str, Any]] = {}
-
 
 @dataclass(frozen=True)
 class Untaught:
@@ -43,7 +41,7 @@ class Untaught:
 
         Raises TypeError where it is damaged.
         """
-        found = description.get("untaught", _NOBODY_TOLD)
+        found = description.get("untaught", {})
         if not isinstance(found, Mapping) or not all(isinstance(names, list) for names in found.values()):
             raise TypeError("untaught: expected lists of names")
         return cls(**{field.name: tuple(map(str, found.get(field.name, ()))) for field in fields(cls)})

@@ -14,7 +14,7 @@ from fedderm.model_folder import model_folder, read_description
 from fedderm.predictor import Predictor
 from fedderm.settings import ModelSettings
 from fedderm.untaught import NOTHING, Untaught
-from sites.diagnoses import BCC_PATTERNS
+from sites.diagnoses import BCC_PATTERNS, CLASSES
 from sites.diagnosis_schemes import NAMES
 
 FULL = ModelSettings.model_validate(
@@ -76,6 +76,9 @@ def test_it_is_left_out_of_a_prediction_and_shares_add_up_without_it(tmp_path: P
         expected = {name: share / sum(left.values()) for name, share in left.items()}
         assert part[head] == pytest.approx(expected, abs=1e-4)
     assert part["patterns"] == {name: whole["patterns"][name] for name in part["patterns"]}
+    nothing = prediction(tmp_path, classes=CLASSES[1:], patterns=BCC_PATTERNS, diagnoses=NAMES["seven"])
+    assert nothing["differential"] == nothing["patterns"] == nothing["diagnoses"] == {}
+    assert nothing["probability"] == whole["probability"]
 
 
 @pytest.mark.parametrize(

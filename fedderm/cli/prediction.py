@@ -68,7 +68,8 @@ def _print(predictions: list[Prediction], predictor: Predictor) -> None:
             rule = {True: "suggests BCC", False: "does not", None: "-"}[one.rule_suggests_bcc]
             row += [f"{one.bcc:.3f}", ", ".join(shown) or "-", rule]
         if one.diagnoses is not None:
-            row.append(", ".join(f"{name} {share:.0%}" for name, share in list(one.diagnoses.items())[:3]))
+            likeliest = list(one.diagnoses.items())[:3]
+            row.append(", ".join(f"{name} {share:.0%}" for name, share in likeliest) or "-")
         table.add_row(*row)
     console = output()
     console.print(table)
