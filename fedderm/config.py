@@ -2,9 +2,10 @@
 
 import json
 import math
+import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import yaml
 from pydantic import ValidationError
@@ -13,6 +14,8 @@ from fedderm.config_sentences import nearest, sentence_of
 from fedderm.settings import Experiment
 
 _MERGE = "tag:yaml.org,2002:merge"
+_JSON: Final[dict[int, str]] = {}
+"""What ``to_json`` wrote of the experiments that are alive, by ``id``."""
 
 
 class ConfigError(ValueError):
@@ -87,8 +90,15 @@ def dump(experiment: Experiment) -> str:
 
 
 def to_json(experiment: Experiment) -> str:
-    """Return the experiment as JSON, for a message."""
-    return experiment.model_dump_json()
+    """Return the experiment as JSON, for a message.
+
+    Written once in an experiment's life: every message asks for it, and it grows with the number of sites.
+    """
+    key = id(experiment)
+    if key not in _JSON:
+        _JSON[key] = experiment.model_dump_json()
+        weakref.finalize(experiment, _JSON.pop, key, None).atexit = False
+    return _JSON[key]
 
 
 def from_json(text: str) -> Experiment:

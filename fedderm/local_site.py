@@ -66,15 +66,21 @@ class LocalSite:
 
     def train_set(self, settings: TrainingSettings) -> TrainSet:
         """Return the images this site trains on; raises ValueError naming the site where it cannot."""
-        rows, images = self.rows("train"), self.images
+        try:
+            return site_train_set(
+                self.images, self._taught.rows, self._taught.classes, settings, *self._taught.beside
+            )
+        except ValueError as error:
+            raise ValueError(f"site {self.settings.name}: {error}") from error
+
+    @cached_property
+    def _taught(self) -> "_Taught":
+        """What is known of the train split's images, read off the table once and not in every round."""
+        rows = self.rows("train")
         named = self.named(rows)
         diagnoses = None if named is None else (named, len(NAMES[self.diagnosis_scheme]))
         metadata = Metadata(self.known(rows), self.metadata_fields) if self.metadata_fields else None
-        beside = (self.patterns(rows), diagnoses, metadata)
-        try:
-            return site_train_set(images, rows, self._classes(rows), settings, *beside)
-        except ValueError as error:
-            raise ValueError(f"site {self.settings.name}: {error}") from error
+        return _Taught(rows, self._classes(rows), (self.patterns(rows), diagnoses, metadata))
 
     def score(self, model: Heads, split: str, views: int, precision: str) -> "Seen":
         """Return the model's scores of a split's images, and the features behind them."""
@@ -133,6 +139,14 @@ class LocalSite:
 
     def _classes(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         return self.table["class_index"].to_numpy(dtype=np.int64)[rows]
+
+
+class _Taught(NamedTuple):
+    """What ``site_train_set`` is given beside images and settings."""
+
+    rows: npt.NDArray[np.int64]
+    classes: npt.NDArray[np.int64]
+    beside: tuple[npt.NDArray[np.float64] | None, tuple[npt.NDArray[np.int64], int] | None, Metadata | None]
 
 
 class Seen(NamedTuple):

@@ -5,19 +5,20 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from itertools import count
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Any, Self
 
 import numpy as np
-import pandas as pd
-from pydantic import BaseModel, Field, ValidationError
 
 from fedderm import config
 from fedderm.evaluation.counts import Counts
 from fedderm.evaluation.documents import FederationEvaluation, SiteEvaluation
 from fedderm.evaluation.long_format import LongRow
-from fedderm.evaluation_files import csv_of, json_of, table_csv, write_evaluation
+from fedderm.evaluation_files import json_of, write_evaluation
+from fedderm.round_metrics import METRICS, append_metrics, metrics_before
+from fedderm.run_state import RunState, damaged
 from fedderm.settings import Experiment
 from fedderm.weights import Arrays, read_arrays, save_arrays
 from fedderm.whole_file import write_whole
@@ -64,7 +65,7 @@ class RunFolder:
         state = folder.state()
         if state["round"] and not state["finished"]:
             folder.latest_arrays()
-            folder._metrics_before(state["round"] + 1)
+            metrics_before(folder.path / "rounds" / METRICS, state["round"] + 1)
         return folder
 
     def write_text(self, name: str, text: str) -> None:
@@ -83,28 +84,22 @@ class RunFolder:
         try:
             return json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise self._damaged(name, str(error)) from error
+            raise damaged(path, str(error)) from error
 
     def state(self) -> dict[str, Any]:
         """Return the state after the last finished round; round 0 where none has finished.
 
         Raises ValueError where the file is damaged or belongs to another config.
         """
-        found = self.read_json("rounds/state.json")
-        planned = self.experiment.rounds
-        if found is None:
-            return {"round": 0, "rounds": planned, "finished": False, "history": []}
-        try:
-            _State.model_validate(found)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise self._damaged("rounds/state.json", f"{where or 'the whole'}: {first['msg']}") from error
-        if found["round"] > planned:
-            raise self._damaged(
-                "rounds/state.json", f"{found['round']} rounds have ended but config.yaml plans {planned}"
-            )
-        return dict(found)
+        return self._state.read()
+
+    def write_state(self, state: dict[str, Any]) -> None:
+        """Write the state in one step."""
+        self._state.write(state)
+
+    @cached_property
+    def _state(self) -> RunState:
+        return RunState(self.path / "rounds" / "state.json", self.experiment.rounds)
 
     def checkpoint(self, number: int) -> Path:
         """Return where the global model after round ``number`` lies."""
@@ -141,17 +136,20 @@ class RunFolder:
         entry: Mapping[str, Any],
         rows: Iterable[LongRow],
         memory: Arrays | None = None,
+        **facts: Any,
     ) -> None:
-        """Write a round to disk: model and metrics first, the state last, so that it never promises more."""
+        """Write a round to disk: model and metrics first, the state last, so that it never promises more.
+
+        ``facts`` become part of the state.
+        """
         save_arrays(self.checkpoint(number), arrays)
         if memory:
             save_arrays(self.memory(number), memory)
-        self._append_metrics(number, rows)
+        append_metrics(self.path / "rounds" / METRICS, number, rows)
         state = self.state()
         history = [done for done in state["history"] if done["round"] < number]
-        self.write_json(
-            "rounds/state.json", {**state, "round": number, "history": [*history, {"round": number, **entry}]}
-        )
+        history.append({"round": number, **entry})
+        self.write_state({**state, **facts, "round": number, "history": history})
         kept = max(KEPT_CHECKPOINTS, self.experiment.strategy.average_last)
         for old in (self.path / "rounds").glob("[0-9]*.safetensors"):
             if int(old.name.partition(".")[0]) <= number - kept:
@@ -159,7 +157,7 @@ class RunFolder:
 
     def finish(self) -> None:
         """Mark the run as finished."""
-        self.write_json("rounds/state.json", {**self.state(), "finished": True})
+        self.write_state({**self.state(), "finished": True})
 
     def end_sitting(self) -> None:
         """Add this sitting's seconds, from its very begin, to those of earlier ones."""
@@ -185,31 +183,6 @@ class RunFolder:
         """Write the final evaluation: documents, the long table, and counts by ``site/split``."""
         write_evaluation(self.path, sites, federation, rows, counts)
 
-    def _append_metrics(self, number: int, rows: Iterable[LongRow]) -> None:
-        """Add a round's rows; those of a round that was written but never finished are replaced."""
-        new = csv_of(rows)
-        header, _, body = new.partition("\n")
-        old = self._metrics_before(number) or f"{header}\n"
-        self.write_text("rounds/metrics.csv", old + body)
-
-    def _metrics_before(self, number: int) -> str:
-        """Return the table of the rounds before ``number`` as it was written; empty where there is none."""
-        path = self.path / "rounds" / "metrics.csv"
-        if not path.is_file():
-            return ""
-        try:
-            # As texts: a site may be called 007 or NA, and a number keeps its digits.
-            table = pd.read_csv(path, dtype=str, keep_default_na=False)
-            return table_csv(table[table["round"].astype(int) < number])
-        except (ValueError, KeyError) as error:
-            raise self._damaged("rounds/metrics.csv", " ".join(str(error).split())) from error
-
-    def _damaged(self, name: str, found: str) -> ValueError:
-        return ValueError(
-            f"{self.path / name}: is damaged ({found}); copy the run's folder again, or start the experiment "
-            "anew"
-        )
-
 
 def new_folder(parent: Path) -> Path:
     """Return a new, empty folder ``<parent>/<timestamp>``, the time in UTC."""
@@ -221,17 +194,3 @@ def new_folder(parent: Path) -> Path:
             path.mkdir()
             return path.resolve()
     raise AssertionError("counting never ends")
-
-
-class _Entry(BaseModel):
-    """A finished round; what else it holds is for the report."""
-
-    round: Annotated[int, Field(ge=1)]
-
-
-class _State(BaseModel):
-    """What ``rounds/state.json`` must hold to go on from it."""
-
-    round: Annotated[int, Field(ge=0)]
-    finished: bool
-    history: list[_Entry]

@@ -24,7 +24,7 @@ def run_simulation(folder: RunFolder, observer: PreparationObserver) -> None:
 
     def decided(sentence: str) -> None:
         observer.say(sentence)
-        folder.write_json("rounds/state.json", {**folder.state(), "gpu_sharing": sentence})
+        folder.write_state({**folder.state(), "gpu_sharing": sentence})
 
     resources = settled(experiment, len(experiment.sites), observer.progress, decided)
     server = ServerApp()

@@ -37,6 +37,9 @@ from strategies.errors import Interrupted
 _LOOPBACK: Final = "127.0.0.1"
 _STORE_PER_WORKER: Final = 2 * 2**30
 """Bytes of shared memory for each worker: its model on the way out and back, with room for the next."""
+_SENT_WHOLE: Final = 2 * 2**20
+"""Bytes up to which a reply comes with its message. A larger one is put into shared memory for the server to
+map, which costs Ray's daemon as much processor time as copying so many bytes (benchmarks.rounds)."""
 _LONGEST_TEMP: Final = 40
 """Ray puts sockets under its folder, and a socket's path may have 107 characters."""
 
@@ -105,7 +108,10 @@ class Workers:
                     object_store_memory=_store_bytes(count),
                     _temp_dir=str(self._folder),
                     _node_ip_address=_LOOPBACK,
-                    _system_config={"preload_python_modules": self._preload},
+                    _system_config={
+                        "preload_python_modules": self._preload,
+                        "max_direct_call_object_size": _SENT_WHOLE,
+                    },
                     **common,
                 )
         if threading.current_thread() is threading.main_thread():

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from functools import cached_property, lru_cache
 from io import BytesIO
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
@@ -13,6 +13,10 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 Record = TypeVar("Record", ArrayRecord, MetricRecord, ConfigRecord)
+
+
+INEXACT: Final = "fc"
+"""The kinds of NumPy's floating-point dtypes."""
 
 
 class ArraySpec(NamedTuple):
@@ -169,7 +173,7 @@ def specs(arrays: ArrayRecord) -> dict[str, ArraySpec]:
 
 def is_averaged(spec: ArraySpec) -> bool:
     """Return whether a strategy may average the array: floating point, yes; counters and masks, no."""
-    return bool(np.issubdtype(spec.dtype, np.inexact))
+    return spec.dtype.kind in INEXACT
 
 
 def averaged(arrays: ArrayRecord, expected: Mapping[str, ArraySpec]) -> ArrayRecord:

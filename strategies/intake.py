@@ -9,7 +9,7 @@ import numpy as np
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 from numpy.typing import NDArray
 
-from strategies.arrays import ArraySpec, averaged, is_averaged, records, size, view
+from strategies.arrays import ArraySpec, is_averaged, records, size, view
 from strategies.catalogue import WEIGHT
 from strategies.errors import QuorumLost, ReplyRefused
 from strategies.exchange import Member, Reply
@@ -122,12 +122,14 @@ def _accept(reply: Reply, tally: Tally) -> Message:
         name: value for name, value in metrics.items() if name != SERVER_ROUND
     }
     weight = tally.weights[reply.member.name]
+    if tally.around:
+        tally.mean.add(
+            {name: view(arrays.pop(name)) for name in tally.expected if name in tally.around}, weight
+        )
     for name, spec in tally.expected.items():
         if not is_averaged(spec):
-            values = view(arrays[name])  # copied below: a view would keep the whole reply in memory
+            values = view(arrays.pop(name))  # copied below: a view would keep the whole reply in memory
             tally.carried[name] = np.maximum(tally.carried.get(name, values), values)
-    if tally.around:
-        tally.mean.add({name: view(arrays[name]) for name in tally.expected if name in tally.around}, weight)
     # The same keys for every site: Flower refuses a whole round where one site reports another set.
     wanted = (NUM_EXAMPLES, LOSS, *tally.demands.metrics)
     reduced = MetricRecord(
@@ -137,10 +139,9 @@ def _accept(reply: Reply, tally: Tally) -> Message:
             **{key: number(metrics, key, reply.member) for key in wanted},
         }
     )
-    seen = {name: spec for name, spec in tally.expected.items() if name not in tally.around}
     message.content = RecordDict(
         {
-            ARRAYS: averaged(arrays, seen),
+            ARRAYS: arrays,
             **{name: received[name] for name in tally.demands.records},
             METRICS: reduced,
         }

@@ -192,5 +192,12 @@ def test_arrays_of_another_model_are_refused() -> None:
         load_arrays(network(), to_arrays(network("binary")))
     wrong = to_arrays(network())
     wrong["triage.weight"] = np.zeros((1, 5), np.float32)
-    with pytest.raises(ValueError, match=r"size mismatch for triage\.weight"):
+    with pytest.raises(ValueError, match=r"triage\.weight is \[1, 5\] where it has \[1, 96\]"):
         load_arrays(network(), wrong)
+    wrong = {**to_arrays(network(seed=1)), "heads.unheard": np.zeros(1, np.float32)}
+    target = network(seed=2)
+    before = to_arrays(target)
+    with pytest.raises(ValueError, match=r"it has no heads\.unheard"):
+        load_arrays(target, wrong)
+    for name, one in to_arrays(target).items():
+        np.testing.assert_array_equal(one, before[name], err_msg="nothing is copied of what does not fit")

@@ -42,6 +42,9 @@ def test_the_resolved_config_holds_every_default_and_reads_back_the_same(tmp_pat
     assert yaml.safe_load(written)["training"]["clip_norm"] == 1.0, "a default that the file did not name"
     assert load(tmp_path, written) == experiment
     assert config.from_json(config.to_json(experiment)) == experiment
+    changed = experiment.model_copy(update={"rounds": 7})
+    assert config.from_json(config.to_json(changed)) == changed, "each has a JSON of its own"
+    assert config.to_json(experiment) is config.to_json(experiment), "written once"
     assert config.dump(load(tmp_path, written)) == written
 
 

@@ -126,7 +126,7 @@ def test_a_run_whose_trunk_has_changed_is_not_resumed(root: Path) -> None:
     notes, folder = Notes(), new_run(root, **FROZEN)
     with pytest.raises(Interrupted):
         run_in_memory(folder, should_stop=lambda: notes.stages[-1] == "round 2/2: train", notes=notes)
-    folder.write_json("rounds/state.json", {**state(folder), "trunk": "0123456789abcdef"})
+    folder.write_state({**state(folder), "trunk": "0123456789abcdef"})
     with pytest.raises(ValueError, match="the frozen trunk is not the one that this run began with"):
         run_in_memory(RunFolder.open(folder.path))
 

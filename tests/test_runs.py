@@ -91,6 +91,49 @@ def test_a_round_without_rows_keeps_the_table(tmp_path: Path) -> None:
     assert (run.path / "rounds" / "metrics.csv").read_text() == table
 
 
+def test_a_round_is_added_to_the_table_as_it_stands(tmp_path: Path) -> None:
+    """What is there is not read again: a digit more than this fedderm writes stays, and so does a long name."""
+    run = new_run(tmp_path)
+    run.finish_round(1, model(1), {}, [row("a, b", 1, 0.5), row("x" * 5000, 1, 0.25)])
+    path = run.path / "rounds" / "metrics.csv"
+    path.write_text(path.read_text().replace("0.25,", "0.2500000001,"))
+    before = path.read_text()
+    run.finish_round(2, model(2), {}, [row("c", 2, 1.0)])
+    found = path.read_text()
+    assert found.replace("0.25,", "0.2500000001,") == before + "c,train,test,2,image,auc,1,,,1000,30\n"
+    run.finish_round(3, model(3), {}, [row("d", 3, 1.0)])
+    assert path.read_text() == found + "d,train,test,3,image,auc,1,,,1000,30\n"
+    path.write_text(path.read_text() + "d,train,te")
+    with pytest.raises(ValueError, match=r"metrics\.csv: is damaged"):
+        run.finish_round(4, model(4), {}, [row("e", 4, 1.0)])
+
+
+def test_a_state_that_somebody_else_wrote_is_read_again(tmp_path: Path) -> None:
+    run = new_run(tmp_path)
+    run.finish_round(1, model(1), {"x": 1}, [], traffic={"down": 1})
+    other = RunFolder.open(run.path)
+    assert other.state() == run.state()
+    assert run.state()["traffic"] == {"down": 1}
+    other.finish_round(2, model(2), {"x": 2}, [])
+    assert run.state()["round"] == 2
+    assert run.state()["history"] == [{"round": 1, "x": 1}, {"round": 2, "x": 2}]
+    (run.path / "rounds" / "state.json").write_text('{"round": 1')
+    with pytest.raises(ValueError, match=r"state\.json: is damaged"):
+        run.state()
+
+
+def test_the_state_is_json_with_a_round_a_line(tmp_path: Path) -> None:
+    run = new_run(tmp_path)
+    for number in (1, 2):
+        run.finish_round(number, model(number), {"sites": {"a": {"loss": 0.5}}}, [])
+    text = (run.path / "rounds" / "state.json").read_text()
+    assert json.loads(text) == run.state()
+    assert '{"round": 1, "sites": {"a": {"loss": 0.5}}},\n{"round": 2, ' in text
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        run.write_state({**run.state(), "x": float("nan")})
+    assert (run.path / "rounds" / "state.json").read_text() == text, "the old file is still whole"
+
+
 def test_a_round_done_again_after_a_kill_replaces_what_it_left(tmp_path: Path) -> None:
     """Killed between the metrics and the state: round 2's rows are there, the state says round 1."""
     run = new_run(tmp_path)

@@ -172,9 +172,7 @@ class Session:
     def note(self, **facts: Any) -> None:
         """Write facts into ``rounds/state.json``; None takes one out."""
         state = {**self.folder.state(), **facts}
-        self.folder.write_json(
-            "rounds/state.json", {key: value for key, value in state.items() if value is not None}
-        )
+        self.folder.write_state({key: value for key, value in state.items() if value is not None})
 
     def note_traffic(self) -> None:
         """Write the bytes so far into ``rounds/state.json``."""

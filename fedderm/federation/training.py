@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from flwr.app import ArrayRecord, Message
@@ -105,8 +105,8 @@ def run_rounds(session: Session, cards: Sequence[SiteCard], initial: Initial) ->
             "not_evaluated": missing,
         }
         memory = remembered(strategy, settings.name)
-        folder.finish_round(number, messages.from_record(arrays), entry, rows, memory)
-        session.note_traffic()
+        traffic = asdict(session.traffic)
+        folder.finish_round(number, messages.from_record(arrays), entry, rows, memory, traffic=traffic)
         session.observer.round_done(number, experiment.rounds, rows)
     if settings.average_last > 1:
         arrays = to_record(folder.mean_of_last(settings.average_last))

@@ -36,11 +36,8 @@ class LastStages(OnFrozenTrunk):
         trained = set(last_stages(whole.trunks, settings.backbone, training.last_stages))
         for name, parameter in whole.trunks.named_parameters():
             parameter.requires_grad_(name in trained)
-        self._frozen = {
-            f"trunks.{name}": one for name, one in self.trunks.state_dict().items() if name not in trained
-        }
+        self._frozen = [f"trunks.{name}" for name in self.trunks.state_dict() if name not in trained]
         self.register_state_dict_post_hook(_leave_out)  # type: ignore[no-untyped-call]
-        self.register_load_state_dict_pre_hook(_fill_in)  # type: ignore[no-untyped-call]
 
     def train(self, mode: bool = True) -> "LastStages":
         """Set the mode of dropout before the heads; the trunk's stays."""
@@ -58,22 +55,6 @@ def _leave_out(model: LastStages, state: dict[str, Any], prefix: str, metadata: 
     del metadata
     for name in model._frozen:
         del state[prefix + name]
-
-
-def _fill_in(
-    model: LastStages,
-    state: dict[str, Any],
-    prefix: str,
-    metadata: object,
-    strict: bool,
-    missing: list[str],
-    unexpected: list[str],
-    errors: list[str],
-) -> None:
-    """Complete what is loaded by what stays; that it brings itself is as unexpected as an unknown name."""
-    del metadata, strict, missing, errors
-    unexpected.extend(prefix + name for name in model._frozen if prefix + name in state)
-    state.update({prefix + name: one for name, one in model._frozen.items()})
 
 
 def last_stages(trunks: nn.Module, backbone: str, count: int) -> Iterator[str]:

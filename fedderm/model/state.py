@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from fedderm.model.heads import Heads
 from fedderm.weights import Arrays
+from strategies.guard import some
 from strategies.site_side import Keeps
 
 
@@ -29,23 +30,37 @@ def load_arrays(
 ) -> None:
     """Copy ``arrays`` into the model, all of it or, with ``part``, some of it.
 
-    Raises ValueError where names or shapes differ.
+    Raises ValueError where names or shapes differ, before anything is copied. PyTorch's own
+    ``load_state_dict`` asks every module for its part of every array, and takes twice as long: every message
+    brings a model.
     """
-    with warnings.catch_warnings():
+    state = model.state_dict()
+    misfit = _misfit(state, arrays, part)
+    if misfit:
+        raise ValueError(f"the weights do not fit the model of the config: {misfit}")
+    with warnings.catch_warnings(), torch.no_grad():
         # A message's arrays cannot be written to, and nothing is.
         warnings.filterwarnings(
             "ignore", message="The given NumPy array is not writable", category=UserWarning
         )
-        state = {
-            name: torch.from_numpy(np.require(array, requirements="C")) for name, array in arrays.items()
-        }
-    try:
-        _, unknown = model.load_state_dict(state, strict=not part)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ValueError(f"the weights do not fit the model of the config: {reason}") from error
-    if unknown:
-        raise ValueError(f"the weights do not fit the model of the config: it has no {unknown[0]}")
+        for name, array in arrays.items():
+            state[name].copy_(torch.from_numpy(np.require(array, requirements="C")))
+
+
+def _misfit(
+    state: Mapping[str, torch.Tensor], arrays: Mapping[str, npt.NDArray[np.generic]], part: bool
+) -> str:
+    """Return in words why ``arrays`` are not those of ``state``; "" where they are."""
+    lacking = [] if part else [name for name in state if name not in arrays]
+    unknown = [name for name in arrays if name not in state]
+    found = [f"it has no {some(unknown)}"] if unknown else []
+    found += [f"they lack {some(lacking)}"] if lacking else []
+    for name in () if unknown else arrays:
+        here, there = tuple(state[name].shape), arrays[name].shape
+        if here != there:
+            found.append(f"{name} is {list(there)} where it has {list(here)}")
+            break
+    return "; ".join(found)
 
 
 def parameter_arrays(model: nn.Module) -> Arrays:
