@@ -73,7 +73,7 @@ def additional(few: int, many: int, backbone: str, asked: argparse.Namespace) ->
     """Return the claim about the server's memory for each site between ``few`` and ``many``."""
     print(f"server memory, {backbone}:", flush=True)
     changes = {
-        "rounds": 4,
+        "rounds": 3,
         "model": {"backbone": backbone},
         "training": {"batch_size": 2, "local_steps": 1},
     }

@@ -22,10 +22,10 @@ from fedderm.environment import describe
 
 BENCHMARKS: Final[dict[str, list[str]]] = {
     "rounds": ["--repeats", "1"],
-    "startup": ["--repeats", "2"],
+    "startup": ["--repeats", "1"],
     "memory": ["--images", "4"],
-    "reply": ["--rounds", "4"],
-    "sites": ["--rounds", "4"],
+    "reply": ["--rounds", "3"],
+    "sites": ["--rounds", "3"],
     "scale_1000": [],
     "loader": [],
     "exchange": [],

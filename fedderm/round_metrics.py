@@ -23,14 +23,15 @@ def append_metrics(path: Path, number: int, rows: Iterable[LongRow]) -> None:
 
     Raises ValueError where what is there is damaged.
     """
-    header, _, body = csv_of(rows).partition("\n")
+    rows = list(rows)
     if not path.is_file() or _last_round(path) >= number:
+        header, _, body = csv_of(rows).partition("\n")
         write_whole(path, (metrics_before(path, number) or f"{header}\n") + body)
-    elif body:  # what is there is copied, not read: it grows with every round and site
+    elif rows:  # what is there is copied, not read: it grows with every round and site
         with whole(path) as temporary:
             shutil.copyfile(path, temporary)
             with temporary.open("a", encoding="utf-8", newline="") as file:
-                file.write(body)
+                file.write(csv_of(rows).partition("\n")[2])
 
 
 def metrics_before(path: Path, number: int) -> str:

@@ -92,7 +92,7 @@ def test_a_round_without_rows_keeps_the_table(tmp_path: Path) -> None:
 
 
 def test_a_round_is_added_to_the_table_as_it_stands(tmp_path: Path) -> None:
-    """What is there is not read again: a digit more than this fedderm writes stays, and so does a long name."""
+    """As texts, in whatever way: a digit more than this fedderm writes stays, and so does a long name."""
     run = new_run(tmp_path)
     run.finish_round(1, model(1), {}, [row("a, b", 1, 0.5), row("x" * 5000, 1, 0.25)])
     path = run.path / "rounds" / "metrics.csv"

@@ -3,11 +3,10 @@
 A tracker can only say what the folder says, in the same digits, and can be brought up to date at any time.
 """
 
+import csv
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
-
-import pandas as pd
 
 from fedderm.runs import RunFolder
 from fedderm.settings import Experiment
@@ -104,10 +103,19 @@ def _points_of_entry(entry: Mapping[str, Any]) -> Iterator[Point]:
 
 
 def _rows(path: Path, after: int = 0) -> list[dict[str, str]]:
-    """Return a long table's rows of the rounds after ``after``, as the texts that stand in the file."""
+    """Return a long table's rows of the rounds after ``after``, as the texts that stand in the file.
+
+    Rounds follow each other in it: it is read from its end, as it grows with every one of them.
+    """
     if not path.is_file():
         return []
-    # As texts: a site may be called 007 or NA.
-    table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    table = table[table["round"].astype(int) > after]
-    return [{str(key): str(value) for key, value in row.items()} for row in table.to_dict("records")]
+    header, *lines = path.read_text(encoding="utf-8").splitlines()
+    names = next(csv.reader([header]))
+    place = names.index("round")
+    found: list[dict[str, str]] = []
+    for line in reversed(lines):
+        row = next(csv.reader([line]))
+        if int(row[place]) <= after:
+            break
+        found.append(dict(zip(names, row, strict=True)))
+    return found[::-1]
