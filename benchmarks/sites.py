@@ -1,6 +1,6 @@
 """Seconds of a round as sites grow from 4 to 256: tiny net, one step of eight images at every site.
 
-One federation of as many sites as the largest number; rounds are held over the first 4, 8, 16, ... of them,
+One federation of as many sites as the largest number; rounds are held over the first 4, 16, 64, ... of them,
 by fedderm's own ``train_round`` over its own grid, by plain Flower (which draws as many), and at the limit.
 The training is the same for every site, so that what grows faster than the limit is the cost of federating.
 Of each number of sites the first round is dropped, the others count by their median. Least squares of a line
@@ -96,13 +96,13 @@ def claims(counts: Sequence[int], seconds: dict[str, list[float]]) -> list[Claim
 def main() -> None:
     """Print seconds, fits and claims."""
     arguments = parser(__doc__)
-    arguments.add_argument("--most", type=int, default=256, help="the largest number of sites, a power of 2")
+    arguments.add_argument("--most", type=int, default=256, help="the largest number of sites, a power of 4")
     arguments.add_argument("--rounds", type=int, default=5)
     asked = arguments.parse_args()
-    most, rounds = (16, 2) if asked.quick else (asked.most, asked.rounds)
-    counts = [count for power in range(2, 12) if (count := 2**power) <= most]
+    most, rounds = (64, 2) if asked.quick else (asked.most, asked.rounds)
+    counts = [count for power in range(1, 7) if (count := 4**power) <= most]
     if len(counts) < 3 or rounds < 2:
-        arguments.error("a parabola needs three numbers of sites (--most 16), a median two rounds")
+        arguments.error("a parabola needs three numbers of sites (--most 64), a median two rounds")
     seconds = measure(counts, rounds, asked.workers, SYSTEMS)
     show(counts, seconds)
     report(claims(counts, seconds), asked)
