@@ -64,7 +64,8 @@ def measure(backbone: str, rounds: int) -> Claim:
 def in_turn(done: Round) -> list[float]:
     """Return the seconds of a round's replies after the first that had no other's training to wait for."""
     ends = [one.end for one in done.trained]
-    return [one for place, one in enumerate(done.replies()) if place and ends[place] == max(ends[: place + 1])]
+    later = list(enumerate(done.replies()))[1:]
+    return [one for place, one in later if ends[place] == max(ends[: place + 1])]
 
 
 def main() -> None:
