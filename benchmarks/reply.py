@@ -50,11 +50,14 @@ def measure(backbone: str, rounds: int) -> Claim:
         for system, measured in others.items()
     }
     for title, found in {**seconds, **alone}.items():
+        if not found:
+            print(f"  {title:26} none: each waited for its turn")
+            continue
         print(f"  {title:26} {median(found):.3f} ({min(found):.3f} to {max(found):.3f}, n = {len(found)})")
     return Claim(
         what=f"one {parameters / 1e6:.0f} M-parameter reply, trained to added",
         unit="s",
-        ours=max(median(first), median(later)),
+        ours=max(median(one) for one in (first, later) if one),
         limit=median(alone[LIMIT]),
         flower=median(alone[FLOWER]),
         target=TARGET,

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, ValidationError
 
-from fedderm.whole_file import write_whole
+from fedderm.whole_file import whole
 
 
 class RunState:
@@ -20,6 +20,8 @@ class RunState:
         """``planned``: the rounds of the run's experiment."""
         self.path, self._planned = path, planned
         self._read: tuple[tuple[int, ...], dict[str, Any]] | None = None
+        self._lines: list[tuple[Any, str]] = []
+        """The rounds of the history, and each as JSON."""
 
     def read(self) -> dict[str, Any]:
         """Return the state after the last finished round; round 0 where none has finished.
@@ -27,29 +29,28 @@ class RunState:
         What is in it must not be changed. Raises ValueError where the file is damaged or belongs to another
         config.
         """
-        try:
-            version = self._version()
-        except FileNotFoundError:
+        if not self.path.is_file():
             return {"round": 0, "rounds": self._planned, "finished": False, "history": []}
+        version = _version(self.path)
         if self._read is None or self._read[0] != version:
             self._read = version, self._checked(self.path.read_bytes())
         return dict(self._read[1])
 
     def write(self, state: dict[str, Any]) -> None:
         """Write the state in one step, a round a line: a reader sees the old one or the new one, whole."""
-        rounds = ",\n".join(_json(entry) for entry in state["history"])
+        written = {id(entry): (entry, line) for entry, line in self._lines}
+        self._lines = [written.get(id(entry)) or (entry, _json(entry)) for entry in state["history"]]
+        rounds = ",\n".join(line for _, line in self._lines)
         lines = [
             f"{_json(key)}: [\n{rounds}\n]"
             if key == "history" and rounds
             else f"{_json(key)}: {_json(value)}"
             for key, value in state.items()
         ]
-        write_whole(self.path, "{\n" + ",\n".join(lines) + "\n}\n")
-        self._read = self._version(), state
-
-    def _version(self) -> tuple[int, ...]:
-        about = self.path.stat()
-        return about.st_ino, about.st_mtime_ns, about.st_size
+        with whole(self.path) as temporary:
+            temporary.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+            version = _version(temporary)
+        self._read = version, dict(state)
 
     def _checked(self, content: bytes) -> dict[str, Any]:
         try:
@@ -66,6 +67,12 @@ class RunState:
                 self.path, f"{found['round']} rounds have ended but config.yaml plans {self._planned}"
             )
         return dict(found)
+
+
+def _version(path: Path) -> tuple[int, ...]:
+    """Return what tells a file from one that takes its place."""
+    about = path.stat()
+    return about.st_ino, about.st_mtime_ns, about.st_size
 
 
 def damaged(path: Path, found: str) -> ValueError:

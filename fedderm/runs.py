@@ -136,11 +136,11 @@ class RunFolder:
         entry: Mapping[str, Any],
         rows: Iterable[LongRow],
         memory: Arrays | None = None,
-        **facts: Any,
+        traffic: Mapping[str, int] | None = None,
     ) -> None:
         """Write a round to disk: model and metrics first, the state last, so that it never promises more.
 
-        ``facts`` become part of the state.
+        ``traffic``: bytes of the run so far.
         """
         save_arrays(self.checkpoint(number), arrays)
         if memory:
@@ -149,7 +149,8 @@ class RunFolder:
         state = self.state()
         history = [done for done in state["history"] if done["round"] < number]
         history.append({"round": number, **entry})
-        self.write_state({**state, **facts, "round": number, "history": history})
+        told = {} if traffic is None else {"traffic": dict(traffic)}
+        self.write_state({**state, **told, "round": number, "history": history})
         kept = max(KEPT_CHECKPOINTS, self.experiment.strategy.average_last)
         for old in (self.path / "rounds").glob("[0-9]*.safetensors"):
             if int(old.name.partition(".")[0]) <= number - kept:

@@ -39,7 +39,8 @@ _STORE_PER_WORKER: Final = 2 * 2**30
 """Bytes of shared memory for each worker: its model on the way out and back, with room for the next."""
 _SENT_WHOLE: Final = 2 * 2**20
 """Bytes up to which a reply comes with its message. A larger one is put into shared memory for the server to
-map, which costs Ray's daemon as much processor time as copying so many bytes (benchmarks.rounds)."""
+map, which costs Ray's daemon more processor time than copying so many bytes. A running cluster keeps its own
+limit, 100 kB."""
 _LONGEST_TEMP: Final = 40
 """Ray puts sockets under its folder, and a socket's path may have 107 characters."""
 

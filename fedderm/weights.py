@@ -1,18 +1,20 @@
 """Named arrays as safetensors files, without torch. Nothing is ever unpickled."""
 
+import json
 import os
 import re
 from hashlib import blake2b
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
 from fedderm.whole_file import whole
 
+_ORDER: Final = "order"
 Arrays = dict[str, npt.NDArray[np.generic]]
 """A network's parameters and buffers by name."""
 
@@ -27,12 +29,13 @@ class FrozenTrunk(NamedTuple):
 def save_arrays(path: Path, arrays: Arrays) -> None:
     """Write a safetensors file in one step: a reader sees the old file or the new one, whole.
 
-    Straight from the arrays, without a copy of the model. Raises OSError where the disk refuses.
+    The order of the arrays, which the format does not keep, stands in its metadata. Written straight from the
+    arrays, without a copy of the model. Raises OSError where the disk refuses.
     """
     contiguous = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     with whole(path) as temporary:
         try:
-            save_file(contiguous, temporary)
+            save_file(contiguous, temporary, {_ORDER: json.dumps(list(contiguous))})
         except SafetensorError as error:
             # It tells the system's error in its sentence alone.
             number = re.search(r"os error (\d+)", str(error))
@@ -43,9 +46,16 @@ def save_arrays(path: Path, arrays: Arrays) -> None:
 
 
 def read_arrays(path: Path) -> Arrays:
-    """Return the arrays of a safetensors file; raises ValueError where it is missing or damaged."""
+    """Return the arrays of a safetensors file, in the order in which ``save_arrays`` was given them.
+
+    Raises ValueError where it is missing or damaged.
+    """
     try:
-        return dict(load_file(path))
+        arrays = dict(load_file(path))
+        with safe_open(path, "numpy") as file:
+            order = (file.metadata() or {}).get(_ORDER)
+        names = list(arrays) if order is None else json.loads(order)
+        return {name: arrays[name] for name in names} if sorted(names) == sorted(arrays) else arrays
     except FileNotFoundError as error:
         raise ValueError(f"{path}: no such file of weights") from error
     except (OSError, SafetensorError) as error:

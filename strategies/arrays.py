@@ -16,7 +16,7 @@ Record = TypeVar("Record", ArrayRecord, MetricRecord, ConfigRecord)
 
 
 INEXACT: Final = "fc"
-"""The kinds of NumPy's floating-point dtypes."""
+"""The kinds of NumPy's inexact dtypes: real and complex floating point."""
 
 
 class ArraySpec(NamedTuple):

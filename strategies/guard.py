@@ -19,6 +19,7 @@ from strategies.arrays import INEXACT, ArraySpec, records, view
 from strategies.blocks import over_blocks
 from strategies.errors import AggregateRefused, ReplyRefused
 from strategies.exchange import Member
+from strategies.names import some
 
 ARRAYS = "arrays"
 CONFIG = "config"
@@ -29,6 +30,7 @@ LOSS = "loss"
 
 
 _SMALL: Final = 1 << 12
+"""Elements of an array for which a call takes longer than its work."""
 LEAST, MOST = 1e-9, 1e6
 """Numbers that a strategy demands lie between these: others would drown every other site's."""
 
@@ -187,9 +189,3 @@ def _require_only(found: list[str], names: list[str], kind: str, member: Member)
         wanted = f"one {kind} record named {names[0]}" if len(names) == 1 else f"{kind} records {some(names)}"
         held = some(sorted(found)) if found else "none"
         raise ReplyRefused(f"site {member.name}: expected {wanted}; found {held}")
-
-
-def some(names: list[str], most: int = 3) -> str:
-    """Return the first few names, and how many more there are."""
-    rest = len(names) - most
-    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")

@@ -42,3 +42,9 @@ def instead(word: str, known: list[str]) -> str:
         return "it has none"
     nearest = difflib.get_close_matches(word, known, n=1)
     return f"did you mean {nearest[0]}?" if nearest else f"known: {', '.join(known)}"
+
+
+def some(names: list[str], most: int = 3) -> str:
+    """Return the first ``most`` names, and how many more there are."""
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")

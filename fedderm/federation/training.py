@@ -106,7 +106,7 @@ def run_rounds(session: Session, cards: Sequence[SiteCard], initial: Initial) ->
         }
         memory = remembered(strategy, settings.name)
         traffic = asdict(session.traffic)
-        folder.finish_round(number, messages.from_record(arrays), entry, rows, memory, traffic=traffic)
+        folder.finish_round(number, messages.from_record(arrays), entry, rows, memory, traffic)
         session.observer.round_done(number, experiment.rounds, rows)
     if settings.average_last > 1:
         arrays = to_record(folder.mean_of_last(settings.average_last))

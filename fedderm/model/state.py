@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from fedderm.model.heads import Heads
 from fedderm.weights import Arrays
-from strategies.guard import some
+from strategies.names import some
 from strategies.site_side import Keeps
 
 
@@ -30,9 +30,9 @@ def load_arrays(
 ) -> None:
     """Copy ``arrays`` into the model, all of it or, with ``part``, some of it.
 
-    Raises ValueError where names or shapes differ, before anything is copied. PyTorch's own
-    ``load_state_dict`` asks every module for its part of every array, and takes twice as long: every message
-    brings a model.
+    Raises ValueError, before anything is copied, where names or shapes differ, or PyTorch has no such
+    numbers. Its own ``load_state_dict`` asks every module for its part of every array, and takes twice as
+    long: every message brings a model.
     """
     state = model.state_dict()
     misfit = _misfit(state, arrays, part)
@@ -43,8 +43,14 @@ def load_arrays(
         warnings.filterwarnings(
             "ignore", message="The given NumPy array is not writable", category=UserWarning
         )
-        for name, array in arrays.items():
-            state[name].copy_(torch.from_numpy(np.require(array, requirements="C")))
+        try:
+            given = {
+                name: torch.from_numpy(np.require(array, requirements="C")) for name, array in arrays.items()
+            }
+        except TypeError as error:
+            raise ValueError(f"the weights do not fit the model of the config: {error}") from error
+        for name, values in given.items():
+            state[name].copy_(values)
 
 
 def _misfit(

@@ -3,11 +3,10 @@
 A tracker can only say what the folder says, in the same digits, and can be brought up to date at any time.
 """
 
-import csv
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from fedderm.round_metrics import METRICS, rows_after
 from fedderm.runs import RunFolder
 from fedderm.settings import Experiment
 
@@ -47,7 +46,7 @@ def points_by_round(folder: RunFolder, after: int = 0) -> dict[int, list[Point]]
     """
     state = folder.state()
     found: dict[int, list[Point]] = {number: [] for number in range(after + 1, int(state["round"]) + 1)}
-    for row in _rows(folder.path / "rounds" / "metrics.csv", after):
+    for row in rows_after(folder.path / "rounds" / METRICS, after):
         number = int(row["round"])
         if number in found and row["value"]:
             found[number].append(Point(tag_of(row), number, float(row["value"])))
@@ -61,7 +60,7 @@ def points_of_conclusion(folder: RunFolder) -> list[Point]:
     """Return the points of ``evaluation/metrics.csv``, the final model's: values, and their bounds."""
     return [
         Point(f"{prefix}/{tag_of(row)}", folder.experiment.rounds, float(row[column]))
-        for row in _rows(folder.path / "evaluation" / "metrics.csv")
+        for row in rows_after(folder.path / "evaluation" / METRICS, -1)
         for column, prefix in _BOUNDS.items()
         if row[column]
     ]
@@ -100,22 +99,3 @@ def _points_of_entry(entry: Mapping[str, Any]) -> Iterator[Point]:
         for name, value in metrics.items():
             if isinstance(value, int | float):
                 yield Point(f"training/{name}/{site}", number, float(value))
-
-
-def _rows(path: Path, after: int = 0) -> list[dict[str, str]]:
-    """Return a long table's rows of the rounds after ``after``, as the texts that stand in the file.
-
-    Rounds follow each other in it: it is read from its end, as it grows with every one of them.
-    """
-    if not path.is_file():
-        return []
-    header, *lines = path.read_text(encoding="utf-8").splitlines()
-    names = next(csv.reader([header]))
-    place = names.index("round")
-    found: list[dict[str, str]] = []
-    for line in reversed(lines):
-        row = next(csv.reader([line]))
-        if int(row[place]) <= after:
-            break
-        found.append(dict(zip(names, row, strict=True)))
-    return found[::-1]
