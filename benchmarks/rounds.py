@@ -28,7 +28,7 @@ from fedderm.serving import first_model
 from fedderm.settings import Experiment
 
 TOLERANCE: Final = 1e-5
-_RATE: Final = 1e-4
+_RATE: Final = 1e-2
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ class Job:
         """Return the experiment over new sites in ``folder``."""
         changes: dict[str, Any] = {"model": {"backbone": self.model, "pretrained": self.pretrained}}
         sizes = [self.images] * self.sites
-        # Smaller steps than by default: what differs in the last bits grows with them, from few rounds on.
-        changes["training"] = {"learning_rate": _RATE}
+        # AdamW divides by the size of a gradient, and the last bits of a small one become a step's first.
+        changes["training"] = {"optimizer": "sgd", "learning_rate": _RATE}
         return data.experiment(folder, sizes, self.image_size, workers, rounds=self.rounds, **changes)
 
 
