@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 from fedderm.whole_file import whole
 
-_ORDER: Final = "order"
+_ORDER: Final = "fedderm-order"
 Arrays = dict[str, npt.NDArray[np.generic]]
 """A network's parameters and buffers by name."""
 
@@ -53,8 +53,7 @@ def read_arrays(path: Path) -> Arrays:
     try:
         arrays = dict(load_file(path))
         with safe_open(path, "numpy") as file:
-            order = (file.metadata() or {}).get(_ORDER)
-        names = list(arrays) if order is None else json.loads(order)
+            names = _names((file.metadata() or {}).get(_ORDER, ""))
         return {name: arrays[name] for name in names} if sorted(names) == sorted(arrays) else arrays
     except FileNotFoundError as error:
         raise ValueError(f"{path}: no such file of weights") from error
@@ -62,6 +61,15 @@ def read_arrays(path: Path) -> Arrays:
         raise ValueError(
             f"{path}: is not a readable safetensors file ({error}); train or copy it again"
         ) from error
+
+
+def _names(order: str) -> list[str]:
+    """Return the names in a file's metadata; none where they are no such list, as in a file of another's."""
+    try:
+        found = json.loads(order)
+    except (ValueError, RecursionError):
+        return []
+    return list(map(str, found)) if isinstance(found, list) else []
 
 
 def digest(arrays: Arrays) -> str:

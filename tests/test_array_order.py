@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from federations import Notes, new_run, run_in_memory, same, weights
 from flwr.app import ArrayRecord, Message
+from safetensors.numpy import save_file
 
 from fedderm.runs import RunFolder
 from fedderm.weights import read_arrays, save_arrays
@@ -76,3 +77,10 @@ def test_a_file_of_weights_keeps_the_order_that_its_format_does_not(tmp_path: Pa
     found = read_arrays(tmp_path / "model.safetensors")
     assert list(found) == list(arrays)
     assert all(np.array_equal(found[name], arrays[name]) for name in arrays)
+
+
+@pytest.mark.parametrize("order", ["", "no JSON", "7", '{"w": 1}', '["w", 7]', '["w", "w"]', '["strange"]'])
+def test_an_order_of_another_program_is_none(tmp_path: Path, order: str) -> None:
+    path = tmp_path / "model.safetensors"
+    save_file({"w": np.ones(2, np.float32), "b": np.zeros(1, np.float32)}, path, {"fedderm-order": order})
+    assert sorted(read_arrays(path)) == ["b", "w"]

@@ -3,25 +3,10 @@
 from pathlib import Path
 
 import pytest
+from round_rows import row
 
-from fedderm.evaluation.long_format import COLUMNS, LongRow
+from fedderm.evaluation.long_format import COLUMNS
 from fedderm.round_metrics import append_metrics, metrics_before, rows_after
-
-
-def row(site: str, number: int) -> LongRow:
-    return LongRow(
-        site=site,
-        role="train",
-        split="test",
-        round=number,
-        unit="image",
-        metric="auc",
-        value=0.5,
-        lower=None,
-        upper=None,
-        n=1000,
-        positives=30,
-    )
 
 
 @pytest.fixture
@@ -29,7 +14,7 @@ def table(tmp_path: Path) -> Path:
     """Thirty rounds of a hundred sites: more than is read at a time."""
     path = tmp_path / "metrics.csv"
     for number in range(1, 31):
-        append_metrics(path, number, [row(f"site-{place}", number) for place in range(100)])
+        append_metrics(path, number, [row(f"site-{place}", number, 0.5) for place in range(100)])
     assert path.stat().st_size > 100_000
     return path
 
@@ -60,7 +45,7 @@ def test_an_empty_last_line_is_no_row(table: Path) -> None:
 def test_a_table_without_its_last_newline_gets_no_fused_row(table: Path) -> None:
     before = table.read_text()
     table.write_text(before.removesuffix("\n"))
-    append_metrics(table, 31, [row("late", 31)])
+    append_metrics(table, 31, [row("late", 31, 0.5)])
     assert table.read_text() == before + "late,train,test,31,image,auc,0.5,,,1000,30\n"
 
 
@@ -82,4 +67,4 @@ def test_a_damaged_end_is_one_sentence(table: Path, tail: str) -> None:
 def test_an_empty_file_is_damaged_where_rows_are_added(table: Path) -> None:
     table.write_text("")
     with pytest.raises(ValueError, match=r"metrics\.csv: is damaged"):
-        append_metrics(table, 31, [row("late", 31)])
+        append_metrics(table, 31, [row("late", 31, 0.5)])

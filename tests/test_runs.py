@@ -8,31 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from commands import write_config
+from round_rows import row
 
 from fedderm import config, environment
-from fedderm.evaluation.long_format import COLUMNS, LongRow
+from fedderm.evaluation.long_format import COLUMNS
 from fedderm.runs import KEPT_CHECKPOINTS, RunFolder
 from fedderm.weights import Arrays
 
 
 def new_run(root: Path, rounds: int = 5) -> RunFolder:
     return RunFolder.create(config.load(write_config(root), [f"rounds={rounds}"]))
-
-
-def row(site: str, number: int, value: float | None) -> LongRow:
-    return LongRow(
-        site=site,
-        role="train",
-        split="test",
-        round=number,
-        unit="image",
-        metric="auc",
-        value=value,
-        lower=None,
-        upper=None,
-        n=1000,
-        positives=30,
-    )
 
 
 def model(number: int) -> Arrays:
