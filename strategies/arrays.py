@@ -176,6 +176,11 @@ def is_averaged(spec: ArraySpec) -> bool:
     return spec.dtype.kind in INEXACT
 
 
+def averaged_specs(model: Mapping[str, ArraySpec], around: frozenset[str]) -> dict[str, ArraySpec]:
+    """Return the arrays that a strategy sees, in the model's order; those in ``around`` go around it."""
+    return {name: spec for name, spec in model.items() if is_averaged(spec) and name not in around}
+
+
 def averaged(arrays: ArrayRecord, expected: Mapping[str, ArraySpec]) -> ArrayRecord:
     """Return a record of the arrays that a strategy averages; the values are shared, not copied."""
     chosen = ArrayRecord()

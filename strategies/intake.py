@@ -9,7 +9,7 @@ import numpy as np
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 from numpy.typing import NDArray
 
-from strategies.arrays import ArraySpec, averaged, is_averaged, records, size, view
+from strategies.arrays import ArraySpec, averaged, averaged_specs, is_averaged, records, size, view
 from strategies.catalogue import WEIGHT
 from strategies.errors import QuorumLost, ReplyRefused
 from strategies.exchange import Member, Reply
@@ -58,14 +58,6 @@ class Tally:
     def others(self) -> dict[str, NDArray[Any]]:
         """Return the next values of all arrays that went around the strategy."""
         return {**self.carried, **(self.mean.result() if self.around and self.metrics else {})}
-
-    def seen(self) -> dict[str, ArraySpec]:
-        """Return the arrays that the strategy sees, in the model's order."""
-        return {
-            name: spec
-            for name, spec in self.expected.items()
-            if is_averaged(spec) and name not in self.around
-        }
 
     def require_quorum(self, asked: Sequence[Member], quorum: float) -> None:
         """Return if the replies of this fraction of the asked sites count; otherwise raise QuorumLost."""
@@ -139,7 +131,7 @@ def _accept(reply: Reply, tally: Tally) -> Message:
             values = view(arrays.pop(name))  # copied below: a view would keep the whole reply in memory
             tally.carried[name] = np.maximum(tally.carried.get(name, values), values)
     # In the model's order, whatever the site's: several strategies go through two models by place.
-    if list(arrays) != list(seen := tally.seen()):
+    if list(arrays) != list(seen := averaged_specs(tally.expected, tally.around)):
         arrays = averaged(arrays, seen)
     # The same keys for every site: Flower refuses a whole round where one site reports another set.
     wanted = (NUM_EXAMPLES, LOSS, *tally.demands.metrics)

@@ -13,7 +13,7 @@ from strategies.arrays import (
     ArraySpec,
     NumPyArray,
     averaged,
-    is_averaged,
+    averaged_specs,
     merged,
     records,
     size,
@@ -123,11 +123,7 @@ class _Round:
 
     def seen(self) -> dict[str, ArraySpec]:
         """Return the arrays that the strategy sees."""
-        return {
-            name: spec
-            for name, spec in self.expected.items()
-            if is_averaged(spec) and name not in self.around
-        }
+        return averaged_specs(self.expected, self.around)
 
     def tally(self) -> Tally:
         """Return an empty tally with what this round's replies must hold."""
