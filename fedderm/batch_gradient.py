@@ -1,6 +1,6 @@
 """The gradient of a batch's mean loss: in one pass, or summed up over parts where memory asks for it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -82,18 +82,29 @@ class BatchGradient:
                 dropout.take_whole()
 
     def _part(self, batch: Batch, part: slice, labels: _Labels, share: float) -> Tensor:
-        inputs = batch.inputs(part, self._device)
-        with autocast(self._device, self._settings.precision):
-            logits = self._model(inputs, batch.metadata(part, self._device))
-        losses = self._losses(logits, part, labels)
-        if (mixture := batch.mixture(part)) is not None:
-            # As what is shown is made of two images, what is learnt is made of their two losses.
-            own, partners = mixture.own.to(self._device), mixture.partners.to(self._device)
-            others = self._losses(logits, partners, labels)
-            losses = tuple(own * one + (1 - own) * other for one, other in zip(losses, others, strict=True))
-        triage, loss = (one.mean() * share for one in losses)  # a share of one leaves the mean as it is
-        loss.backward()  # type: ignore[no-untyped-call]
+        mixture = batch.mixture(part)
+        for logits in self._in_stages(batch.inputs(part, self._device), batch.metadata(part, self._device)):
+            losses = self._losses(logits, part, labels)
+            if mixture is not None:
+                # As what is shown is made of two images, what is learnt is made of their two losses.
+                own, partners = mixture.own.to(self._device), mixture.partners.to(self._device)
+                others = self._losses(logits, partners, labels)
+                losses = tuple(
+                    own * one + (1 - own) * other for one, other in zip(losses, others, strict=True)
+                )
+            triage, loss = (one.mean() * share for one in losses)  # a share of one leaves the mean as it is
+            loss.backward()  # type: ignore[no-untyped-call]
         return torch.stack([loss.detach(), triage.detach()]).double()
+
+    def _in_stages(self, inputs: Tensor, metadata: Tensor | None) -> Iterator[Logits]:
+        """Yield the logits of one network after the other, each gone back through before the next one's."""
+        stages = self._model.in_stages(inputs, metadata)
+        while True:
+            with autocast(self._device, self._settings.precision):  # and neither loss nor gradient
+                logits = next(stages, None)
+            if logits is None:
+                return
+            yield logits
 
     def _losses(self, logits: Logits, rows: slice | Tensor, labels: _Labels) -> tuple[Tensor, ...]:
         """Return the triage loss and the whole loss of ``logits`` for the labels at ``rows``, (b,) each."""

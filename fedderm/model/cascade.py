@@ -3,6 +3,8 @@
 Shapes: B images, H x W pixels, F features of a trunk.
 """
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
@@ -47,6 +49,21 @@ class Cascade(Heads):
         first, last = self.features(inputs)
         with torch.autocast(inputs.device.type, enabled=False):  # as in the heads alone
             return self.logits(self.dropout(first.float()), self.dropout(last.float()), metadata)
+
+    def in_stages(self, inputs: Tensor, metadata: Tensor | None = None) -> Iterator[Logits]:
+        """Yield the triage's logits, then all of them (``Heads.in_stages``); on one trunk all at once."""
+        if len(self.trunks) == 1:
+            yield self(inputs, metadata)
+            return
+        normalised = (inputs - self.mean) / self.std
+        first = self.trunks[0](normalised)
+        with torch.autocast(inputs.device.type, enabled=False):
+            found = self.first_logits(self.dropout(first.float()), metadata)
+        yield found
+        found = found.detached()
+        last = self.trunks[1](normalised)
+        with torch.autocast(inputs.device.type, enabled=False):
+            yield self.with_differential(found, self.dropout(last.float()), metadata)
 
     def features(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Return what the triage and the differentiation head see of images ``inputs``, (B, F) each.

@@ -7,7 +7,8 @@ Shapes: B images, T trunks (1 shared, 2 separate), F features of a trunk, D = 3 
 BCC), K diagnoses of ``model.diagnoses``, M numbers of ``sites.metadata.encoded``.
 """
 
-from typing import NamedTuple, cast
+from collections.abc import Iterator
+from typing import NamedTuple, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +34,10 @@ class Logits(NamedTuple):
     differential: Tensor | None
     patterns: Tensor | None = None
     diagnoses: Tensor | None = None
+
+    def detached(self) -> Self:
+        """Return the same numbers, of which no gradient flows back."""
+        return type(self)._make(None if one is None else one.detach() for one in self)
 
 
 class Heads(nn.Module):
@@ -66,17 +71,34 @@ class Heads(nn.Module):
         with torch.autocast(inputs.device.type, enabled=False):
             return self.logits(*self.features(self.dropout(inputs.float())), metadata)
 
+    def in_stages(self, inputs: Tensor, metadata: Tensor | None = None) -> Iterator[Logits]:
+        """Yield the logits of ``forward`` once for each network that shares nothing with the others.
+
+        Those of the networks before it are detached: a loss of what is yielded last is that of ``forward``,
+        and the gradients of all that is yielded add up to its own. Whoever goes back through each before
+        taking the next never holds more than one network's activations.
+        """
+        yield self(inputs, metadata)
+
     def logits(self, first: Tensor, last: Tensor, metadata: Tensor | None = None) -> Logits:
         """Return the logits of what the two heads see, (B, F) each, after dropout."""
+        found = self.first_logits(first, metadata)
+        return found if self.scheme == "binary" else self.with_differential(found, last, metadata)
+
+    def first_logits(self, first: Tensor, metadata: Tensor | None) -> Logits:
+        """Return what is said of the features (B, F) that the triage head sees: all but the differential."""
         triage = self._said("triage", first, metadata).squeeze(1)
         further = (self._further("patterns", first, metadata), self._further("diagnoses", first, metadata))
-        if self.scheme == "binary":
-            return Logits(triage, None, *further)
+        return Logits(triage, None, *further)
+
+    def with_differential(self, found: Logits, last: Tensor, metadata: Tensor | None) -> Logits:
+        """Return the logits with the differential of the features ``last`` (B, F)."""
         differential = self._said("differentiation", last, metadata)
-        if self.scheme == "four_class":
-            # The triage head is the benign logit's negative: log sum exp(malignant) - benign.
-            triage = torch.logsumexp(differential, dim=1) + triage
-        return Logits(triage, differential, *further)
+        if self.scheme != "four_class":
+            return found._replace(differential=differential)
+        # The triage head is the benign logit's negative: log sum exp(malignant) - benign.
+        triage = torch.logsumexp(differential, dim=1) + found.triage
+        return found._replace(triage=triage, differential=differential)
 
     def _further(self, name: str, inputs: Tensor, metadata: Tensor | None) -> Tensor | None:
         return self._said(name, inputs, metadata) if hasattr(self, name) else None
