@@ -41,6 +41,9 @@ _SENT_WHOLE: Final = 2 * 2**20
 """Bytes up to which a reply comes with its message. A larger one is put into shared memory for the server to
 map, which costs Ray's daemon more processor time than copying so many bytes. A running cluster keeps its own
 limit, 100 kB."""
+_FREED_AT_A_TIME: Final = 1
+"""Arrays in shared memory that nobody holds any more before Ray frees them; left to itself it looks once a
+second, and a round's model would find the one before it, and the last replies, still there."""
 _LONGEST_TEMP: Final = 40
 """Ray puts sockets under its folder, and a socket's path may have 107 characters."""
 
@@ -112,6 +115,7 @@ class Workers:
                     _system_config={
                         "preload_python_modules": self._preload,
                         "max_direct_call_object_size": _SENT_WHOLE,
+                        "free_objects_batch_size": _FREED_AT_A_TIME,
                     },
                     **common,
                 )

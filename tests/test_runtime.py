@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import ray
 from flwr.app import ArrayRecord, ConfigRecord, Context, RecordDict
 from flwr.serverapp import Grid, ServerApp
 from tiny_apps import client_app
@@ -161,6 +163,27 @@ except Interrupted:
     print("INTERRUPTED", flush=True)
     sys.exit(130)
 """
+
+
+@pytest.mark.slow
+def test_shared_memory_is_used_again_as_soon_as_nobody_holds_it(tmp_path: Path, short_temp: Path) -> None:
+    """Twenty arrays of 16 MiB, one after the other within a second, take the room of a few."""
+    server, grown = ServerApp(), list[int]()
+    each = 16 * 2**20
+
+    @server.main()
+    def main(grid: Grid, context: Context) -> None:
+        before = shutil.disk_usage("/dev/shm").used
+        for value in range(20):
+            array = np.full(each, value % 100, np.uint8)
+            there = ray.put(array)
+            assert int(ray.get(there)[-1]) == value
+            del there
+            time.sleep(0.03)
+        grown.append(shutil.disk_usage("/dev/shm").used - before)
+
+    simulate(server, client_app, 1, Resources(workers=1), tmp_path / "flower.log")
+    assert each <= grown[0] < 6 * each
 
 
 def busy_simulation(folder: Path) -> subprocess.Popen[str]:
