@@ -115,14 +115,9 @@ def show_warnings(groups: Mapping[str, Seen]) -> None:
     print("| pictures | n | out of distribution | views disagree | abstains |\n|---|---|---|---|---|")
     for name, seen in groups.items():
         told_of = seen.predictions
-        foreign_to, disagree, abstains = (
-            rate([ask(one) for one in told_of])
-            for ask in (
-                lambda one: one.out_of_distribution,
-                lambda one: (one.agreement or 1) < 1,
-                lambda one: one.abstains,
-            )
-        )
+        foreign_to = rate([bool(one.out_of_distribution) for one in told_of])
+        disagree = rate([(one.agreement or 1) < 1 for one in told_of])
+        abstains = rate([one.abstains for one in told_of])
         print(f"| {name} | {len(told_of)} | {foreign_to} | {disagree} | {abstains} |")
 
 

@@ -9,6 +9,7 @@ random: neither depends on them. How well each depth learns, configs/papers/tran
 
 import argparse
 import time
+from typing import Any
 
 import numpy as np
 import timm
@@ -38,9 +39,8 @@ BACKBONES = (
 
 def measured(model: ModelSettings, training: TrainingSettings) -> tuple[float, float]:
     """Return processor seconds of a step, the least of REPEATS means, and the megabytes sent."""
-    network: Cascade | LastStages = Cascade(model, pretrained=False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if training.trunk == "last_stages":
-        network = LastStages(network, model, training)
+    whole: Cascade = Cascade(model, pretrained=False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = LastStages(whole, model, training) if training.trunk == "last_stages" else whole
     side = model.image_size
     pixels = np.random.default_rng(1).integers(0, 256, (2 * BATCH, side, side, 3), dtype=np.uint8)
     rows = np.arange(len(pixels))
@@ -79,8 +79,9 @@ def main() -> None:
     torch.set_num_threads(1)
     model = ModelSettings(backbone=given.backbone, pretrained="none", image_size=given.side)
     common = {"batch_size": BATCH, "local_steps": STEPS}
-    depths = {"all": {}} | {
-        f"last {count}": {"trunk": "last_stages", "last_stages": count} for count in given.stages
+    depths: dict[str, dict[str, Any]] = {
+        "all": {},
+        **{f"last {count}": {"trunk": "last_stages", "last_stages": count} for count in given.stages},
     }
     print(f"{given.backbone}, {given.side} pixels, a step of {BATCH} images")
     print(f"{'depth':10}{'CPU s a step':>14}{'of all':>9}{'MB sent':>10}{'of all':>9}")

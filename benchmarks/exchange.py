@@ -26,11 +26,10 @@ from fedderm import config, messages
 from fedderm.runs import RunFolder
 from fedderm.serving import start_of
 from fedderm.settings import Experiment
-from strategies.arrays import specs
+from strategies.arrays import size, specs, to_record
 from strategies.guard import is_finite
 from strategies.half_bits import plus_step, step_in_half
 from strategies.half_precision import halved, halved_names
-from strategies.intake import size
 
 BACKBONES = {"vit_b16": 224, "convnext_s": 224, "tf_efficientnet_lite0": 112}
 """Name to pixels a side."""
@@ -55,7 +54,7 @@ def round_bytes(chosen: Experiment) -> tuple[int, int]:
     """Return the bytes of a ``train`` message and of its reply, as Flower counts a message's records."""
     with tempfile.TemporaryDirectory() as folder:
         _, initial = start_of(RunFolder.create_at(Path(folder), chosen))
-    arrays = messages.to_record(initial.arrays)
+    arrays = to_record(initial.arrays)
     names = halved_names(specs(arrays), chosen.strategy.exchange, initial.statistics)
     trunk = {} if chosen.training.trunk == "trained" else {"trunk": 16 * "0"}
     instruction = messages.config_record(chosen, server_round=1, **trunk)

@@ -9,19 +9,22 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from statistics import median
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import timm
 import torch
 import torch.nn.functional as F
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fedderm import config, training
+from fedderm.augment import draw
 from fedderm.batches import Batch, training_batches
 from fedderm.devices import autocast
 from fedderm.model.backbones import timm_name
@@ -94,10 +97,11 @@ class Bare:
 
     def __init__(self, case: Case, memory_format: torch.memory_format) -> None:
         self.device = torch.device(case.device)
-        size = {"img_size": case.side} if _has_fixed_size(case.net) else {}
+        size: dict[str, Any] = {"img_size": case.side} if _has_fixed_size(case.net) else {}
         with self.device:  # random weights are drawn there in no time
             model = timm.create_model(timm_name(case.net), num_classes=4, **size)
-        self.model = model.to(self.device, memory_format=memory_format).train()
+        moved: nn.Module = model.to(self.device, memory_format=memory_format)  # type: ignore[call-overload]
+        self.model = moved.train()
         for module in self.model.modules():
             if isinstance(module, _BatchNorm):
                 module.eval()
@@ -116,7 +120,7 @@ class Bare:
             with autocast(self.device, "auto"):
                 loss = F.cross_entropy(self.model(self.images), self.classes)
             self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
         synchronise(self.device)
         return time.perf_counter() - start
@@ -133,7 +137,9 @@ def synchronise(device: torch.device) -> None:
         torch.cuda.synchronize()
 
 
-def milliseconds(runners: dict[str, Ours | Bare], lengths: tuple[int, int], repeats: int) -> dict[str, float]:
+def milliseconds(
+    runners: Mapping[str, Ours | Bare], lengths: tuple[int, int], repeats: int
+) -> dict[str, float]:
     """Return each runner's milliseconds a step, medians over ``repeats`` that take turns.
 
     A step's are those of a long training minus a short one's, over the steps between: starts cancel.
@@ -194,15 +200,16 @@ def _peak(runner: Ours | Bare, steps: int) -> float:
 def _resident(ours: Ours, case: Case) -> Iterator[None]:
     """Let the training see one batch again and again that lies on the device already: no loader."""
     images = torch.randint(0, 256, (case.batch, case.side, case.side, 3), dtype=torch.uint8)
-    drawn = torch.tensor([1.0, 0, 0, 0, 1, 0, *[1.0] * 7]).repeat(case.batch, 1)
-    batch = Batch(images.to(ours.device), drawn.to(ours.device))
+    settings = ours.settings.augmentation
+    drawn = draw(case.batch, settings, torch.Generator().manual_seed(1))
+    batch = Batch(images.to(ours.device), drawn.to(ours.device), settings)
 
     @contextlib.contextmanager
     def batches(data: TrainSet, chosen: Sequence[Any], *_: Any) -> Iterator[Iterator[Batch]]:
         del data
         yield (batch for _ in chosen)
 
-    with _instead(batches):
+    with patch.object(training, "training_batches", batches):
         yield
 
 
@@ -225,17 +232,8 @@ def waits() -> Iterator[list[float]]:
         with training_batches(*given) as batches:
             yield timed(batches)
 
-    with _instead(watched):
+    with patch.object(training, "training_batches", watched):
         yield found
-
-
-@contextlib.contextmanager
-def _instead(batches: Any) -> Iterator[None]:
-    before, training.training_batches = training.training_batches, batches
-    try:
-        yield
-    finally:
-        training.training_batches = before
 
 
 def compiled(case: Case, pixels: Images, lengths: tuple[int, int], repeats: int) -> dict[str, Any]:

@@ -152,7 +152,7 @@ def _stepped(case: Case, pixels: Any, precision: str) -> _Stepped:
     result = train_locally(ours.model, ours.data, ours.settings, Stretch(1, 1), (1, 1, 1))
     end = to_arrays(ours.model)
     way = np.concatenate(
-        [(end[name] - start[name]).ravel() for name in start if start[name].dtype.kind == "f"]
+        [np.subtract(end[name], start[name]).ravel() for name in start if start[name].dtype.kind == "f"]
     )
     peak = torch.cuda.max_memory_reserved() if torch.cuda.is_available() else 0
     return _Stepped(way, result.micro_batch, peak)

@@ -49,7 +49,7 @@ def pairs(lesions: int, size: int) -> Iterator[Pair]:
     for number in range(lesions):
         rng = np.random.default_rng(TUNED + number)
         bare = render(list(CRITERIA)[number % len(CRITERIA)], rng, size)
-        clean = bare.image.astype(np.float32) / 255
+        clean = bare.image.astype(np.float32) / np.float32(255)
         change = hair(clean, rng, int(rng.integers(5, 41))) - clean
         truth = np.abs(change).max(axis=2) > SEEN
         hairy = np.rint(np.clip(clean + change, 0, 1) * 255).astype(np.uint8)

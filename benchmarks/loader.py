@@ -80,7 +80,7 @@ def ours(data: TrainSet, strength: float) -> Iterator[Tensor]:
     device = torch.device("cpu")
     with training_batches(data, chosen, settings, torch.Generator().manual_seed(1), device) as batches:
         for batch in batches:
-            yield batch.inputs(slice(None), settings, device)
+            yield batch.inputs(slice(None), device)
 
 
 def seconds(epoch: Iterable[Tensor]) -> float:

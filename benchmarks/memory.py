@@ -45,12 +45,22 @@ class Seen:
 
 
 def run(
-    system: str, sites: int, images: int, size: int, interval: float, workers: int | None, **changes: Any
+    system: str,
+    sites: int,
+    images: int,
+    size: int,
+    interval: float,
+    workers: int | None,
+    held: int | None = None,
+    **changes: Any,
 ) -> Seen:
-    """Return what was seen of ``system`` with ``sites`` sites of ``images`` images of ``size`` pixels."""
+    """Return what was seen of ``system`` with ``sites`` sites of ``images`` images of ``size`` pixels.
+
+    ``held``: rounds that are held, and no more of the run; None is a whole one.
+    """
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         experiment = data.experiment(Path(name), [images] * sites, size, workers, **changes)
-        result = Bench(experiment, Path(name)).run(system, interval=interval)
+        result = Bench(experiment, Path(name)).run(system, interval=interval, rounds=held)
     measured = result.measured
     steady = measured.steady()
     seen = Seen(
@@ -73,13 +83,12 @@ def additional(few: int, many: int, backbone: str, asked: argparse.Namespace) ->
     """Return the claim about the server's memory for each site between ``few`` and ``many``."""
     print(f"server memory, {backbone}:", flush=True)
     changes = {
-        "rounds": 3,
         "model": {"backbone": backbone},
         "training": {"batch_size": 2, "local_steps": 1},
     }
     per_site: dict[str, float] = {}
     for system in (OURS, FLOWER):
-        first, second = (run(system, n, 2, 32, 0.1, asked.workers, **changes) for n in (few, many))
+        first, second = (run(system, n, 2, 32, 0.1, asked.workers, 2, **changes) for n in (few, many))
         steps = (many - few) * first.model
         per_site[system] = (second.rounds.server - first.rounds.server) / steps
         together = (second.rounds.total - first.rounds.total) / steps

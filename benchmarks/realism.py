@@ -23,7 +23,8 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from fedderm.model.backbones import PACKAGED, Backbone, build_backbone
+from fedderm.model.backbones import Backbone, build_backbone
+from fedderm.model.names import PACKAGED
 from sites import acquisition
 from sites.acquisition import AcquisitionProfile
 from sites.catalogue import load_site

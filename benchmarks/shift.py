@@ -77,7 +77,8 @@ def show(title: str, centres: Sequence[Centre], found: Sequence[ShiftDiagnosis])
             row["images"] += diagnosis.evidence["acquisition-p"] < 0.05
             reference_prevalence, interval = diagnosis.reference_prevalence, diagnosis.prevalence
             row["share"] += not (interval.lower or 0) <= reference_prevalence <= (interval.upper or 0)
-            row["covered"] += (interval.lower or 0) <= np.mean(centre.classes > 0) <= (interval.upper or 0)
+            prevalence = float(np.mean(centre.classes > 0))
+            row["covered"] += (interval.lower or 0) <= prevalence <= (interval.upper or 0)
     print(f"\n{title}\n{'truth (strength)':20s}{'n':>5s}" + "".join(f"{v:>12s}" for v in VERDICTS), end="")
     print("   images moved          prevalence moved      true share in its interval")
     for name, row in sorted(rows.items()):

@@ -22,12 +22,12 @@ from fedderm.environment import describe
 
 BENCHMARKS: Final[dict[str, list[str]]] = {
     "rounds": ["--repeats", "1"],
-    "startup": ["--repeats", "1"],
+    "startup": ["--repeats", "1", "--no-flwr"],
     "memory": ["--images", "4"],
     "reply": ["--rounds", "3"],
     "sites": ["--rounds", "3"],
-    "scale_1000": [],
-    "loader": [],
+    "scale_1000": ["--rounds", "2"],
+    "loader": ["--repeats", "3"],
     "exchange": [],
 }
 """Name to the options that keep it short. What is not in this checkout is left out, and said."""

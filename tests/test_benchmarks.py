@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +28,7 @@ from benchmarks.systems.proportional import (
     parse_rollup,
     peak,
 )
-from benchmarks.systems.running import Failed, marked_process
+from benchmarks.systems.running import Bench, Failed, marked_process
 
 COUNTS = [4, 16, 64, 256]
 
@@ -171,17 +173,43 @@ def test_sites_hold_as_many_training_images_as_asked(tmp_path: Path) -> None:
         data.experiment(tmp_path / "odd", [3], 32)
 
 
+@pytest.mark.parametrize("strength", [0.0, 1.0])
+def test_an_epoch_of_the_loader_has_each_image_once(strength: float) -> None:
+    """Five shades each of the eight corners of the colour cube: an image of one colour keeps its corner, and
+    without augmentation its shade."""
+    from benchmarks.loader import BATCH, ours
+    from fedderm.training_settings import TrainingSettings
+    from fedderm.trainset import site_train_set
+
+    corners = np.array(list(product((40, 200), repeat=3)), np.uint8)
+    colours = np.concatenate([corners + np.uint8(shade) for shade in range(5)])
+    pixels = np.tile(colours[:, None, None], (1, 16, 16, 1))
+    rows = np.arange(40)
+    batches = list(ours(site_train_set(pixels, rows, rows % 4, TrainingSettings()), strength))
+    assert [len(one) for one in batches] == [BATCH, 40 - BATCH]
+    images = np.concatenate([one.numpy() for one in batches])
+    assert (images.shape, images.dtype) == ((40, 3, 16, 16), np.float32)
+    assert 0 <= images.min() <= images.max() <= 1
+    assert len(np.unique(images, axis=0)) == 40
+    shown = images.mean(axis=(2, 3))
+    assert set(Counter(map(tuple, shown > 0.4)).values()) == {5}
+    alike = np.array_equal(np.unique(np.rint(255 * shown), axis=0), np.unique(colours, axis=0))
+    assert alike == (strength == 0)
+
+
 @pytest.mark.slow
 def test_limit_flower_and_fedderm_do_the_same_work(tmp_path: Path) -> None:
-    """Real local training, sites of unlike sizes; without Ray, which does not change what is trained."""
-    from benchmarks.systems import limit, noted_client, ours, plain_flower
+    """Real local training, sites of unlike sizes, two rounds of three; without Ray, which changes nothing in
+    what is trained.
+    """
+    from benchmarks.systems import noted_client, ours, plain_flower
     from fedderm.in_process import InProcessGrid
 
-    experiment = data.experiment(tmp_path, [4, 10, 16], 32, workers=2, rounds=2, training={"batch_size": 8})
+    experiment = data.experiment(tmp_path, [4, 10, 16], 32, workers=2, rounds=3, training={"batch_size": 8})
     found = {
-        "limit": limit.run(experiment, [2, 3]),
-        "fedderm": ours.serve(InProcessGrid(noted_client.app, 3), experiment, [2, 3]),
-        "Flower": plain_flower.serve(InProcessGrid(plain_flower.client, 3), experiment, [2, 3]),
+        "limit": Bench(experiment, tmp_path).run("limit", [2, 3], rounds=2).measured,
+        "fedderm": ours.serve(InProcessGrid(noted_client.app, 3), experiment, 2, [2, 3]),
+        "Flower": plain_flower.serve(InProcessGrid(plain_flower.client, 3), experiment, 2, [2, 3]),
     }
     require_equal({system: one.arrays for system, one in found.items()}, "limit", 1e-5)
     for system, one in found.items():

@@ -1,8 +1,9 @@
 """The limit: worker processes that do the same local training and add up weighted models; nothing else.
 
-As many persistent processes as fedderm's workers, each with its own sites from the first round on, their
-pixels and its model open. The global model and each worker's partial sum lie in shared memory, so that a
-round moves no model through a pipe: what is sent are a round's number and the times of its trainings.
+As many persistent processes as fedderm's workers, forked from this one, each with its own sites from the
+first round on, their pixels and its model open. The global model and each worker's partial sum lie in shared
+memory, so that a round moves no model through a pipe: what is sent are its number and the times of its
+trainings.
 """
 
 import os
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from benchmarks.systems.measured import Measured, Round, Training
 from fedderm.config import from_json, to_json
+from fedderm.devices import use_threads
 from fedderm.node import open_site, site_seed
 from fedderm.serving import first_model
 from fedderm.settings import Experiment
@@ -40,7 +42,7 @@ class Layout:
 
     def views(self, vector: Tensor) -> dict[str, Tensor]:
         """Return the arrays in ``vector`` (size,), by name."""
-        parts = vector.split([prod(shape) for shape in self._shapes.values()])
+        parts = torch.split(vector, [prod(shape) for shape in self._shapes.values()])
         return {
             name: part.view(shape) for (name, shape), part in zip(self._shapes.items(), parts, strict=True)
         }
@@ -51,20 +53,22 @@ class Layout:
             view.copy_(torch.from_numpy(np.array(arrays[name])))
 
 
-def run(experiment: Experiment, counts: Sequence[int]) -> Measured:
-    """Return the experiment's rounds over its first sites: as many as each of ``counts`` says, in turn.
+def run(experiment: Experiment, rounds: int, counts: Sequence[int]) -> Measured:
+    """Return ``rounds`` rounds over as many of the experiment's first sites as each of ``counts`` says.
 
-    Each count begins with the first model.
+    Each count begins with the first model. Raises ValueError where a site has several threads.
     """
-    os.environ["OMP_NUM_THREADS"] = str(experiment.resources.cpus_per_site)
+    if experiment.resources.cpus_per_site != 1:
+        raise ValueError("the limit's sites have one thread each: a pool of them does not survive a fork")
+    use_threads(1)
     initial = first_model(experiment).arrays
     layout = Layout(initial)
-    shared = torch.zeros(layout.size).share_memory_()
+    shared = torch.zeros(layout.size).share_memory_()  # type: ignore[no-untyped-call]
     sums, pipes, started = [], [], []
-    context = processes.get_context("spawn")
+    context = processes.get_context("fork")  # which spares each worker the imports
     workers = experiment.resources.workers_for(len(experiment.sites))
     for place in range(workers):
-        sums.append(torch.zeros(layout.size).share_memory_())
+        sums.append(torch.zeros(layout.size).share_memory_())  # type: ignore[no-untyped-call]
         ours, theirs = context.Pipe()
         of_worker = (theirs, to_json(experiment), shared, sums[place], range(place, max(counts), workers))
         started.append(context.Process(target=work, args=of_worker, daemon=True))
@@ -76,21 +80,16 @@ def run(experiment: Experiment, counts: Sequence[int]) -> Measured:
         if not pipe.poll(_READY_WITHIN):
             raise TimeoutError(f"a worker of the limit was not ready within {_READY_WITHIN:g} s")
         sizes |= pipe.recv()
-    rounds = []
+    done = []
     for count in counts:
         layout.fill(shared, initial)
         total = sum(sizes[place] for place in range(count))
-        rounds += [_round(number, count, total, shared, sums, pipes) for number in numbers(experiment)]
+        done += [_round(number, count, total, shared, sums, pipes) for number in range(1, rounds + 1)]
     for pipe, process in zip(pipes, started, strict=True):
         pipe.send(None)
         process.join()
     final = {name: view.numpy().copy() for name, view in layout.views(shared).items()}
-    return Measured(rounds, {name: final.get(name, array) for name, array in initial.items()})
-
-
-def numbers(experiment: Experiment) -> range:
-    """Return the numbers of the experiment's rounds."""
-    return range(1, experiment.rounds + 1)
+    return Measured(done, {name: final.get(name, array) for name, array in initial.items()})
 
 
 def _round(

@@ -23,9 +23,9 @@ class NotedClientApp(ClientApp):
         if message.metadata.message_type != messages.TRAIN:
             return real(message, context)
         from fedderm import site_tasks
+        from fedderm.training import train_locally
 
         times: list[float] = []
-        train_locally = site_tasks.train_locally
 
         def noted(*arguments: Any, **named: Any) -> Any:
             times.append(time.monotonic())
@@ -36,7 +36,7 @@ class NotedClientApp(ClientApp):
         with patch.object(site_tasks, "train_locally", noted):
             reply = real(message, context)
         begin, end = times
-        reply.content["metrics"].update({BEGIN: begin, END: end, WORKER: os.getpid()})
+        reply.content.metric_records["metrics"].update({BEGIN: begin, END: end, WORKER: os.getpid()})
         return reply
 
 

@@ -1,5 +1,6 @@
-"""fedderm itself: a whole run, or rounds alone over more and more of the sites."""
+"""fedderm itself: a run, whole or up to a round, or rounds alone over more and more of the sites."""
 
+import contextlib
 import secrets
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,7 +12,6 @@ from flwr.app import ArrayRecord, Context, Message, MetricRecord
 from flwr.serverapp import Grid, ServerApp
 
 from benchmarks.systems import noted_client
-from benchmarks.systems.limit import numbers
 from benchmarks.systems.measured import Measured, Round, Training
 from benchmarks.systems.quiet import Quiet
 from fedderm import messages, simulation
@@ -22,40 +22,45 @@ from fedderm.runtime import simulate, stop_requested
 from fedderm.serving import first_model
 from fedderm.settings import Experiment
 from fedderm.weights import Arrays, read_arrays
+from strategies.arrays import to_record
 from strategies.catalogue import WEIGHT
+from strategies.errors import Interrupted
 from strategies.exchange import Member
 from strategies.fedavg import StreamingFedAvg
 from strategies.round_settings import RoundSettings
 from strategies.rounds import train_round
 
 
-class Stages(Quiet):
-    """Notes when each stage of a run begins."""
+class Begins(Quiet):
+    """Notes when each round of a run begins, and ends the run where one begins that is not asked for."""
 
-    def __init__(self) -> None:
-        self.begins: list[tuple[str, float]] = []
+    def __init__(self, rounds: int) -> None:
+        self.times: list[float] = []
+        self._rounds = rounds
 
     def stage(self, title: str, sites: Sequence[str]) -> None:
-        """Note the time."""
+        """Note the time of a round's begin. Raises Interrupted after the last one."""
         del sites
-        self.begins.append((title, time.monotonic()))
+        if title.startswith("round ") and title.endswith("train"):
+            self.times.append(time.monotonic())
+            if len(self.times) > self._rounds:
+                raise Interrupted("these were the rounds that are measured")
 
 
-def whole_run(experiment: Experiment) -> Measured:
-    """Return the rounds of ``fedderm run``: all but the last, which an evaluation follows and no round.
+def run(experiment: Experiment, rounds: int) -> Measured:
+    """Return the first ``rounds`` rounds of ``fedderm run``, which ends where the next one begins.
 
-    A round here lasts from the moment that it is announced to the next one's: model, metrics and state
-    have been written to disk in between.
+    A round lasts from the moment that it is announced to the next one's: model, metrics and state have been
+    written to disk in between. Of a whole run the last round is left out, which an evaluation follows.
     """
-    folder, stages = RunFolder.create(experiment), Stages()
-    with patch.object(simulation, "client", noted_client.app):
-        simulation.run_simulation(folder, stages)
-    begins = [when for title, when in stages.begins if title.startswith("round ") and title.endswith("train")]
-    rounds = [
-        Round(begin, end, trained := _trained(done["sites"]), (), len(trained))
-        for done, (begin, end) in zip(folder.state()["history"], pairwise(begins), strict=False)
+    folder, begins = RunFolder.create(experiment), Begins(rounds)
+    with patch.object(simulation, "client", noted_client.app), contextlib.suppress(Interrupted):
+        simulation.run_simulation(folder, begins)
+    done = [
+        Round(begin, end, trained := _trained(entry["sites"]), (), len(trained))
+        for entry, (begin, end) in zip(folder.state()["history"], pairwise(begins.times), strict=False)
     ]
-    return Measured(rounds, read_arrays(folder.checkpoint(experiment.rounds)))
+    return Measured(done, read_arrays(folder.checkpoint(rounds)))
 
 
 class NotedFedAvg(StreamingFedAvg):
@@ -80,14 +85,14 @@ class NotedFedAvg(StreamingFedAvg):
             self.added.append(time.monotonic())
 
 
-def rounds_alone(experiment: Experiment, counts: Sequence[int]) -> Measured:
+def rounds_alone(experiment: Experiment, rounds: int, counts: Sequence[int]) -> Measured:
     """Return rounds over the first sites, without the rest of a run: see ``serve``."""
     server, found = ServerApp(), list[Measured]()
 
     @server.main()
     def main(grid: Grid, context: Context) -> None:
         del context
-        found.append(serve(grid, experiment, counts))
+        found.append(serve(grid, experiment, rounds, counts))
 
     simulate(
         server,
@@ -100,23 +105,23 @@ def rounds_alone(experiment: Experiment, counts: Sequence[int]) -> Measured:
     return found[0]
 
 
-def serve(grid: Grid, experiment: Experiment, counts: Sequence[int]) -> Measured:
+def serve(grid: Grid, experiment: Experiment, rounds: int, counts: Sequence[int]) -> Measured:
     """Return the server's real rounds, after a real roll call, over as many sites as each of ``counts`` says.
 
     Each count begins with the first model.
     """
     folder = RunFolder.create(experiment)
-    session = Session(grid, folder, Stages(), stop_requested, secrets.token_hex(16), {})
+    session = Session(grid, folder, Quiet(), stop_requested, secrets.token_hex(16), {})
     members = training_members(session, roll_call(session))
-    rounds: list[Round] = []
+    done: list[Round] = []
     final: Arrays = {}
     for count in counts:
-        arrays = messages.to_record(first_model(experiment).arrays)
-        for number in numbers(experiment):
+        arrays = to_record(first_model(experiment).arrays)
+        for number in range(1, rounds + 1):
             noted, arrays = _round(session, members[:count], number, arrays)
-            rounds.append(noted)
+            done.append(noted)
         final = {name: array.copy() for name, array in messages.from_record(arrays).items()}
-    return Measured(rounds, final)
+    return Measured(done, final)
 
 
 def _round(

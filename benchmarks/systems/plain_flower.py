@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Iterable, Sequence
 from functools import cache
+from typing import Any
 
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
@@ -39,7 +40,7 @@ def train(message: Message, context: Context) -> Message:
     experiment, place = _experiment(text), int(context.node_config["partition-id"])
     number = int(str(message.content["config"]["server-round"]))
     data, model = _images(text, place), _model(text)
-    model.load_state_dict(message.content["arrays"].to_torch_state_dict())
+    model.load_state_dict(message.content.array_records["arrays"].to_torch_state_dict())
     begin = time.monotonic()
     seed = site_seed(experiment, experiment.sites[place].name, number)
     result = train_locally(model, data, experiment.training, Stretch(number, experiment.rounds), seed)
@@ -100,7 +101,7 @@ class NotedFedAvg(FedAvg):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Return FedAvg's mean, and note when it was ready."""
-        told = [reply.content["metrics"] for reply in replies if not reply.has_error()]
+        told: list[Any] = [reply.content["metrics"] for reply in replies if not reply.has_error()]
         found = super().aggregate_train(server_round, replies)
         trained = [
             Training(self._names[one["place"]], one["worker"], one["begin"], one["end"]) for one in told
@@ -118,10 +119,10 @@ class NotedFedAvg(FedAvg):
         ]
 
 
-def serve(grid: Grid, experiment: Experiment, counts: Sequence[int]) -> Measured:
-    """Return the rounds of ``counts`` sites each, in turn, drawn by Flower; each begins with the first
+def serve(grid: Grid, experiment: Experiment, rounds: int, counts: Sequence[int]) -> Measured:
+    """Return ``rounds`` rounds of ``counts`` sites each, in turn, drawn by Flower; each begins with the first
     model."""
-    rounds: list[Round] = []
+    done: list[Round] = []
     final: Arrays = {}
     model = Cascade(experiment.model, pretrained=False)
     initial = first_model(experiment).arrays
@@ -131,24 +132,24 @@ def serve(grid: Grid, experiment: Experiment, counts: Sequence[int]) -> Measured
         result = strategy.start(
             grid,
             ArrayRecord(model.state_dict()),
-            experiment.rounds,
+            rounds,
             train_config=ConfigRecord({"experiment": to_json(experiment)}),
         )
-        rounds += strategy.rounds()
+        done += strategy.rounds()
         model.load_state_dict(result.arrays.to_torch_state_dict())
         final = to_arrays(model)
-    return Measured(rounds, final)
+    return Measured(done, final)
 
 
-def run(experiment: Experiment, counts: Sequence[int]) -> Measured:
-    """Return the experiment's rounds under Flower's simulation: see ``serve``."""
+def run(experiment: Experiment, rounds: int, counts: Sequence[int]) -> Measured:
+    """Return the experiment's first rounds under Flower's simulation: see ``serve``."""
     server = ServerApp()
     found: list[Measured] = []
 
     @server.main()
     def main(grid: Grid, context: Context) -> None:
         del context
-        found.append(serve(grid, experiment, counts))
+        found.append(serve(grid, experiment, rounds, counts))
 
     resources, nodes = experiment.resources, len(experiment.sites)
     run_simulation(

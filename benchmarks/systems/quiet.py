@@ -21,5 +21,8 @@ class Quiet:
     def warn(self, sentence: str) -> None:
         """Keep quiet."""
 
+    def say(self, sentence: str) -> None:
+        """Keep quiet."""
+
     def progress(self, title: str, done: int, total: int) -> None:
         """Keep quiet."""

@@ -54,14 +54,21 @@ class Bench:
         (folder / "experiment.json").write_text(to_json(experiment), encoding="utf-8")
         open_caches(experiment, load_sites(experiment, Quiet()), Quiet())
 
-    def run(self, system: str, counts: Sequence[int] = (), interval: float | None = None) -> Result:
+    def run(
+        self,
+        system: str,
+        counts: Sequence[int] = (),
+        interval: float | None = None,
+        rounds: int | None = None,
+    ) -> Result:
         """Return what ``system`` measured; with ``interval``, its memory too, every so many seconds.
 
-        ``counts``: rounds over so many of the sites in turn, in place of a whole run. Raises Failed with the
-        end of what the system said.
+        ``counts``: rounds over so many of the sites in turn, in place of a whole run. ``rounds``: only the
+        first so many of the experiment's. Raises Failed with the end of what the system said.
         """
         print(f"  {system} ...", file=sys.stderr, flush=True)
-        command = ["-m", "benchmarks.systems.main", system, str(self._folder), *map(str, counts)]
+        held = self.experiment.rounds if rounds is None else rounds
+        command = ["-m", "benchmarks.systems.main", system, str(self._folder), *map(str, (held, *counts))]
         ended = marked_process(command, self._folder / f"{system}.log", interval)
         return Result(Measured.load(self._folder / f"{system}.json"), ended.memory)
 
