@@ -166,13 +166,14 @@ except Interrupted:
 
 
 @pytest.mark.slow
-def test_shared_memory_is_used_again_as_soon_as_nobody_holds_it(tmp_path: Path, short_temp: Path) -> None:
+@pytest.mark.usefixtures("short_temp")
+def test_shared_memory_is_used_again_as_soon_as_nobody_holds_it(tmp_path: Path) -> None:
     """Twenty arrays of 16 MiB, one after the other within a second, take the room of a few."""
     server, grown = ServerApp(), list[int]()
     each = 16 * 2**20
 
     @server.main()
-    def main(grid: Grid, context: Context) -> None:
+    def main(_: Grid, __: Context) -> None:
         before = shutil.disk_usage("/dev/shm").used
         for value in range(20):
             array = np.full(each, value % 100, np.uint8)
