@@ -155,6 +155,7 @@ def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("--data-root", type=Path, default=Path("../shared/data"))
     arguments.add_argument("--repeats", type=int, default=5)
+    arguments.add_argument("--images", type=int, help="of an epoch (default: all of them)")
     asked = arguments.parse_args()
     folder = asked.data_root / "uda1"
     paths = sorted((folder / "images").glob("*.jpg"))
@@ -163,9 +164,8 @@ def main() -> None:
             f"{folder}/images holds no JPEG files; give --data-root a folder with UDA-1's images"
         )
     torch.set_num_threads(1)
-    repeats, steps = (1, 2) if asked.quick else (asked.repeats, 8)
-    if asked.quick:
-        paths = paths[:64]
+    repeats, steps, most = (1, 2, 64) if asked.quick else (asked.repeats, 6, asked.images)
+    paths = paths[:most]
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         pixels, once = cached(folder, folder / "metadata.csv", Path(name))
         print(f"an epoch's data at {SIDE} px; decoded once in {once:.1f} s:", flush=True)

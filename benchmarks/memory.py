@@ -9,8 +9,9 @@ difference over twelve sites, in models of 4 bytes a parameter. All processes to
 waits between worker and server, are printed beside it.
 
 ``cascade``: eight sites train ``trunk: separate`` with two ViT-B/16 (172 M parameters) at 224 px, a whole run
-with its evaluation. Peak of all processes, and what a steady round takes beyond the training of its busiest
-worker (the model's way, checks, mean, and 0.7 GB written to disk after every round).
+with its evaluation, or with ``--rounds`` only so many of its three. Peak of all processes, and what a steady
+round takes beyond the training of its busiest worker (the model's way, checks, mean, and 0.7 GB written to
+disk after every round).
 
     python -m benchmarks.memory [server cascade]
 """
@@ -88,7 +89,7 @@ def additional(few: int, many: int, backbone: str, asked: argparse.Namespace) ->
     }
     per_site: dict[str, float] = {}
     for system in (OURS, FLOWER):
-        first, second = (run(system, n, 2, 32, 0.1, asked.workers, 2, **changes) for n in (few, many))
+        first, second = (run(system, n, 2, 32, 0.2, asked.workers, 2, **changes) for n in (few, many))
         steps = (many - few) * first.model
         per_site[system] = (second.rounds.server - first.rounds.server) / steps
         together = (second.rounds.total - first.rounds.total) / steps
@@ -117,6 +118,7 @@ def cascade(backbone: str, size: int, asked: argparse.Namespace) -> list[Claim]:
         size,
         0.5,
         asked.workers,
+        asked.rounds,
         rounds=3,
         model={"backbone": backbone, "trunk": "separate"},
         training={"batch_size": asked.batch},
@@ -141,6 +143,9 @@ def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("parts", nargs="*", help="server, cascade (default: both)")
     arguments.add_argument("--images", type=int, default=8, help="training images of a site of the cascade")
+    arguments.add_argument(
+        "--rounds", type=int, choices=(2, 3), help="of the cascade's three (default: a whole run)"
+    )
     arguments.add_argument("--batch", type=int, default=4, help="batch size of the cascade")
     arguments.add_argument(
         "--exchange", choices=("float32", "float16"), default="float32", help="how the cascade travels"

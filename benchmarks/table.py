@@ -23,12 +23,11 @@ from fedderm.environment import describe
 BENCHMARKS: Final[dict[str, list[str]]] = {
     "rounds": ["--repeats", "1"],
     "startup": ["--repeats", "1", "--no-flwr"],
-    "memory": ["--images", "4"],
+    "memory": ["--images", "4", "--rounds", "2"],
     "reply": ["--rounds", "3"],
     "sites": ["--rounds", "3"],
-    "scale_1000": ["--rounds", "2"],
-    "loader": ["--repeats", "3"],
-    "exchange": [],
+    "loader": ["--repeats", "3", "--images", "128"],
+    "exchange": ["--backbones", "vit_b16", "tf_efficientnet_lite0"],
 }
 """Name to the options that keep it short. What is not in this checkout is left out, and said."""
 
