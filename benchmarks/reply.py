@@ -3,10 +3,10 @@
 The clock starts in the worker's process when ``train_locally`` returns, and stops in the server's when the
 model is part of the mean: copying the state, packing, the way to the server, every check, and the addition.
 The times come from ``time.monotonic``, one clock for all processes of a machine. One worker trains one
-two-image step a site on 32 pixels, so that no reply waits for another. fedderm's rounds are over three sites:
-the first reply opens the mean, the others are added to it, in site order (one that was trained before its
-turn waits for the others' training, and does not count); the slower of the two medians counts. Plain Flower's
-and the limit's are over one site, until the mean of that one is ready.
+two-image step a site on 32 pixels, so that no reply waits for another. fedderm's rounds are over one site
+(its reply opens the mean) and over three (those after the first are added to it, in site order: one that was
+trained before its turn waits for the others' training, and does not count); the slower of the two medians
+counts. Plain Flower's and the limit's are over one site, until the mean of that one is ready.
 
     python -m benchmarks.reply
 """
@@ -38,12 +38,12 @@ def measure(backbone: str, rounds: int) -> Claim:
             training={"batch_size": 2, "local_steps": 1},
         )
         bench = Bench(experiment, Path(name))
-        ours = bench.run(OURS, [SITES]).measured
+        ours = bench.run(OURS, [1, SITES]).measured
         others = {system: bench.run(system, [1]).measured for system in (LIMIT, FLOWER)}
     parameters = sum(array.size for array in ours.arrays.values())
     print(f"{backbone}: {parameters / 1e6:.1f} M parameters; seconds from trained to added, median (range)")
-    first = [done.replies()[0] for done in ours.steady()]
-    later = [one for done in ours.steady() for one in in_turn(done)]
+    first = [one for done in ours.steady(1) for one in done.replies()]
+    later = [one for done in ours.steady(SITES) for one in in_turn(done)]
     seconds = {"fedderm, the mean's first": first, "fedderm, a later one": later}
     alone = {
         system: [one for done in measured.steady() for one in done.replies()]

@@ -40,7 +40,7 @@ class Job:
     sites: int
     images: int
     rounds: int
-    """That are held."""
+    """That every system carries out; the schedule has one more, where fedderm's run ends."""
     target: float
     image_size: int = 32
     tolerance: float = TOLERANCE

@@ -23,7 +23,7 @@ from fedderm.environment import describe
 BENCHMARKS: Final[dict[str, list[str]]] = {
     "rounds": ["--repeats", "1"],
     "startup": ["--repeats", "1", "--no-flwr"],
-    "memory": ["--images", "4", "--rounds", "2"],
+    "memory": ["--images", "4", "--no-evaluation"],
     "reply": ["--rounds", "3"],
     "sites": ["--rounds", "3"],
     "loader": ["--repeats", "3", "--images", "128"],

@@ -42,8 +42,9 @@ _SENT_WHOLE: Final = 2 * 2**20
 map, which costs Ray's daemon more processor time than copying so many bytes. A running cluster keeps its own
 limit, 100 kB."""
 _FREED_AT_A_TIME: Final = 1
-"""Arrays in shared memory that nobody holds any more before Ray frees them; left to itself it looks once a
-second, and a round's model would find the one before it, and the last replies, still there."""
+"""How many arrays in shared memory that nobody holds any more Ray collects before it frees them. Left to
+itself it waits for a hundred or for a second, and a round's model would find the one before it, and the last
+replies, still there. A running cluster keeps its own number."""
 _LONGEST_TEMP: Final = 40
 """Ray puts sockets under its folder, and a socket's path may have 107 characters."""
 

@@ -2,7 +2,7 @@
 
 import gc
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from fedderm.model.cascade import Cascade
 from fedderm.model.heads import Heads
+from fedderm.model.stages import LastStages
 from fedderm.settings import ModelSettings
 from fedderm.training import Stretch, TrainResult, train_locally
 
@@ -35,7 +36,7 @@ def network(kind: type[Cascade] = Cascade, **changes: Any) -> Cascade:
     return model
 
 
-def trained(model: Cascade, **changes: Any) -> TrainResult:
+def trained(model: Heads, **changes: Any) -> TrainResult:
     return train_locally(model, data(), settings(**changes), Stretch(1, 2), (7, 1, 1))
 
 
@@ -84,15 +85,29 @@ def most_kept() -> Iterator[list[int]]:
         yield now_and_most
 
 
-def test_the_activations_of_one_network_are_held_at_a_time() -> None:
-    found = []
+def whole(kind: type[Cascade]) -> Heads:
+    return network(kind)
+
+
+def last_stage(kind: type[Cascade]) -> Heads:
+    """Return what is trained of a cascade whose early stages are frozen."""
+    model = network(kind)
+    settings_of_model = ModelSettings.model_validate({"backbone": "test_resnet", "trunk": "separate"})
+    return LastStages(model, settings_of_model, settings(trunk="last_stages", last_stages=1))
+
+
+@pytest.mark.parametrize("built", [whole, last_stage])
+def test_the_activations_of_one_network_are_held_at_a_time(built: Callable[[type[Cascade]], Heads]) -> None:
+    found, models = [], []
     for kind in (AtOnce, Cascade):
         gc.collect()
+        models.append(built(kind))
         with most_kept() as kept:
-            trained(network(kind), local_steps=1)
+            trained(models[-1], local_steps=1)
         found.append(kept[1])
     both, one = found
     assert 0.45 < one / both < 0.55
+    assert_same_weights(*models, atol=0.0)
 
 
 def test_where_memory_gives_out_in_the_second_network_the_first_ones_gradient_is_not_added_twice() -> None:
@@ -109,3 +124,23 @@ def test_where_memory_gives_out_in_the_second_network_the_first_ones_gradient_is
     assert (expected.micro_batch, found.micro_batch) == (8, 2)
     assert found.loss == pytest.approx(expected.loss, abs=1e-6)
     assert_same_weights(halved, whole)
+
+
+def test_where_memory_gives_out_on_the_way_back_the_worker_is_as_it_was() -> None:
+    """In bfloat16, through the second network: what comes after must not find autocast switched on."""
+
+    def refuse(gradient: Tensor) -> None:
+        if len(gradient) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    found = []
+    for kind in (AtOnce, Cascade):
+        model = network(kind, dropout=0.3)
+        model.trunks[1].register_forward_hook(lambda _, __, features: features.register_hook(refuse) and None)
+        result = trained(model, precision="bfloat16")
+        assert not torch.is_autocast_enabled("cpu")
+        assert result.micro_batch == 2
+        found.append((model, result))
+    (one, expected), (other, result) = found
+    assert result == expected
+    assert_same_weights(one, other, atol=0.0)

@@ -59,7 +59,9 @@ def run(experiment: Experiment, rounds: int, counts: Sequence[int]) -> Measured:
     Each count begins with the first model. Raises ValueError where a site has several threads.
     """
     if experiment.resources.cpus_per_site != 1:
-        raise ValueError("the limit's sites have one thread each: a pool of them does not survive a fork")
+        raise ValueError(
+            "the limit forks its workers, which have one thread each: set resources.cpus_per_site to 1"
+        )
     use_threads(1)
     initial = first_model(experiment).arrays
     layout = Layout(initial)

@@ -31,6 +31,10 @@ from strategies.round_settings import RoundSettings
 from strategies.rounds import train_round
 
 
+class Enough(Interrupted):
+    """The rounds that are measured have been carried out."""
+
+
 class Begins(Quiet):
     """Notes when each round of a run begins, and ends the run where one begins that is not asked for."""
 
@@ -39,12 +43,12 @@ class Begins(Quiet):
         self._rounds = rounds
 
     def stage(self, title: str, sites: Sequence[str]) -> None:
-        """Note the time of a round's begin. Raises Interrupted after the last one."""
+        """Note the time of a round's begin. Raises Enough after the last one."""
         del sites
         if title.startswith("round ") and title.endswith("train"):
             self.times.append(time.monotonic())
             if len(self.times) > self._rounds:
-                raise Interrupted("these were the rounds that are measured")
+                raise Enough("these were the rounds that are measured")
 
 
 def run(experiment: Experiment, rounds: int) -> Measured:
@@ -54,7 +58,7 @@ def run(experiment: Experiment, rounds: int) -> Measured:
     written to disk in between. Of a whole run the last round is left out, which an evaluation follows.
     """
     folder, begins = RunFolder.create(experiment), Begins(rounds)
-    with patch.object(simulation, "client", noted_client.app), contextlib.suppress(Interrupted):
+    with patch.object(simulation, "client", noted_client.app), contextlib.suppress(Enough):
         simulation.run_simulation(folder, begins)
     done = [
         Round(begin, end, trained := _trained(entry["sites"]), (), len(trained))

@@ -64,11 +64,12 @@ class Bench:
         """Return what ``system`` measured; with ``interval``, its memory too, every so many seconds.
 
         ``counts``: rounds over so many of the sites in turn, in place of a whole run. ``rounds``: only the
-        first so many of the experiment's. Raises Failed with the end of what the system said.
+        first so many of the experiment's; of a whole run fedderm measures all but the last one, which an
+        evaluation follows. Raises Failed with the end of what the system said.
         """
         print(f"  {system} ...", file=sys.stderr, flush=True)
-        held = self.experiment.rounds if rounds is None else rounds
-        command = ["-m", "benchmarks.systems.main", system, str(self._folder), *map(str, (held, *counts))]
+        numbers = (self.experiment.rounds if rounds is None else rounds, *counts)
+        command = ["-m", "benchmarks.systems.main", system, str(self._folder), *map(str, numbers)]
         ended = marked_process(command, self._folder / f"{system}.log", interval)
         return Result(Measured.load(self._folder / f"{system}.json"), ended.memory)
 

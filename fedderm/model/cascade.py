@@ -63,7 +63,8 @@ class Cascade(Heads):
         found = found.detached()
         last = self.trunks[1](normalised)
         with torch.autocast(inputs.device.type, enabled=False):
-            yield self.with_differential(found, self.dropout(last.float()), metadata)
+            found = self.with_differential(found, self.dropout(last.float()), metadata)
+        yield found  # outside: a generator that an error leaves suspended must not put autocast back later
 
     def features(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Return what the triage and the differentiation head see of images ``inputs``, (B, F) each.

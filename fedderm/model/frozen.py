@@ -1,5 +1,7 @@
 """A trunk that is not trained: built where it is needed, told apart by its weights, and never sent."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import timm
 from torch import Tensor
@@ -33,6 +35,10 @@ class OnFrozenTrunk(Heads):
         """Return the logits of images ``inputs`` (B, 3, H, W) in 0..1 with ``metadata`` (B, M)."""
         logits: Logits = self._whole[0](inputs, metadata)
         return logits
+
+    def in_stages(self, inputs: Tensor, metadata: Tensor | None = None) -> Iterator[Logits]:
+        """Yield the logits of one network after the other, as the whole cascade does."""
+        yield from self._whole[0].in_stages(inputs, metadata)
 
     def features(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Return what the triage and the differentiation head see of images ``inputs``, (B, F) each."""

@@ -76,7 +76,8 @@ class Heads(nn.Module):
 
         Those of the networks before it are detached: a loss of what is yielded last is that of ``forward``,
         and the gradients of all that is yielded add up to its own. Whoever goes back through each before
-        taking the next never holds more than one network's activations.
+        taking the next never holds more than one network's activations. Random layers of the second network
+        (stochastic depth) draw after the dropout before the first head, not before it as in ``forward``.
         """
         yield self(inputs, metadata)
 
