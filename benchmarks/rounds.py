@@ -57,7 +57,7 @@ class Job:
 
 
 JOBS: Final = {
-    "16": Job("a round, small net, 16 sites of 128 images", 16, 128, 4, 1.10),
+    "16": Job("a round, small net, 16 sites of 128 images", 16, 128, 3, 1.10),
     "64": Job("a round, small net, 64 sites of 128 images", 64, 128, 3, 1.05),
     "lite0": Job(
         "a round, EfficientNet-Lite0, 112 px, six sites of 64 images",

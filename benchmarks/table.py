@@ -27,7 +27,7 @@ BENCHMARKS: Final[dict[str, list[str]]] = {
     "reply": ["--rounds", "3"],
     "sites": ["--rounds", "3"],
     "loader": ["--repeats", "3", "--images", "128"],
-    "exchange": ["--backbones", "vit_b16", "tf_efficientnet_lite0"],
+    "exchange": ["--backbones", "vit_b16"],
 }
 """Name to the options that keep it short. What is not in this checkout is left out, and said."""
 
