@@ -26,7 +26,7 @@ BENCHMARKS: Final[dict[str, list[str]]] = {
     "memory": ["--images", "4", "--no-evaluation"],
     "reply": ["--rounds", "3"],
     "sites": ["--rounds", "3"],
-    "loader": ["--repeats", "3", "--images", "128"],
+    "loader": ["--repeats", "2", "--images", "128"],
     "exchange": ["--backbones", "vit_b16"],
 }
 """Name to the options that keep it short. What is not in this checkout is left out, and said."""
