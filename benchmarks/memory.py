@@ -4,8 +4,9 @@ Proportional set sizes (PSS) of all processes of a run are read from /proc every
 share count once, and so does what lies in /dev/shm (benchmarks/systems/proportional.py).
 
 ``server``: a net of 25 M parameters (ResNet-50) trained for a step at each of 4 sites, then at each of 16, in
-fedderm and in plain Flower. The peaks of the server's process between its first round and its last, the
-difference over twelve sites, in models of 4 bytes a parameter. All processes together, which also hold what
+fedderm, or of 8 in plain Flower, which holds so much that four sites more show it. The peaks of the server's
+process between its first round and its last, the difference over the sites that were added, in models of
+4 bytes a parameter. All processes together, which also hold what
 waits between worker and server, are printed beside it.
 
 ``cascade``: eight sites train ``trunk: separate`` with two ViT-B/16 (172 M parameters) at 224 px, a whole run
@@ -88,9 +89,9 @@ def additional(few: int, many: int, backbone: str, asked: argparse.Namespace) ->
         "training": {"batch_size": 2, "local_steps": 1},
     }
     per_site: dict[str, float] = {}
-    for system in (OURS, FLOWER):
-        first, second = (run(system, n, 2, 32, 0.2, asked.workers, 2, **changes) for n in (few, many))
-        steps = (many - few) * first.model
+    for system, most in ((OURS, many), (FLOWER, 2 * few)):
+        first, second = (run(system, n, 2, 32, 0.2, asked.workers, 2, **changes) for n in (few, most))
+        steps = (most - few) * first.model
         per_site[system] = (second.rounds.server - first.rounds.server) / steps
         together = (second.rounds.total - first.rounds.total) / steps
         print(

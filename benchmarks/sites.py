@@ -3,8 +3,9 @@
 One federation of as many sites as the largest number; rounds are held over the first 4, 16, 64, ... of them,
 by fedderm's own ``train_round`` over its own grid, by plain Flower (which draws as many), and at the limit.
 The training is the same for every site, so that what grows faster than the limit is the cost of federating.
-Of each number of sites the first round is dropped, the others count by their median. Least squares of a line
-and of a parabola are printed with what they leave, and which part of the cost at the most sites is quadratic.
+Of each number of sites the first round is dropped, the others count by their median (one of Flower's, whose
+rounds are long). Least squares of a line and of a parabola are printed with what they leave, and which part
+of the cost at the most sites is quadratic.
 
     python -m benchmarks.sites
 """
@@ -41,7 +42,10 @@ def measure(
             training={"batch_size": IMAGES, "local_steps": 1},
         )
         bench = Bench(experiment, Path(name))
-        found = {system: bench.run(system, counts).measured for system in systems}
+        found = {
+            system: bench.run(system, counts, rounds=2 if system == FLOWER else None).measured
+            for system in systems
+        }
     return {system: [median_seconds(one.steady(count)) for count in counts] for system, one in found.items()}
 
 
