@@ -8,15 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from test_memory_limits import assert_same_weights, data, settings
-from test_memory_limits import trained as trained_on
+from test_memory_limits import assert_same_weights, data, settings, trained
 from torch import Tensor, nn
 
 from fedderm.model.cascade import Cascade
 from fedderm.model.heads import Heads
 from fedderm.model.stages import LastStages
 from fedderm.settings import ModelSettings
-from fedderm.training import Stretch, TrainResult, train_locally
 
 
 class AtOnce(Cascade):
@@ -36,10 +34,6 @@ def network(kind: type[Cascade] = Cascade, **changes: Any) -> Cascade:
     return model
 
 
-def trained(model: Heads, **changes: Any) -> TrainResult:
-    return train_locally(model, data(), settings(**changes), Stretch(1, 2), (7, 1, 1))
-
-
 @pytest.mark.parametrize(
     ("model", "training"),
     [
@@ -55,7 +49,7 @@ def test_the_weights_and_losses_are_those_of_both_at_once(
     """To the last bit: triage and patterns teach the first network, the differential the second."""
     one, other = network(**model), network(AtOnce, **model)
     start = network(**model).state_dict()
-    assert trained(one, **training) == trained(other, **training)
+    assert trained(one, data(), **training) == trained(other, data(), **training)
     assert_same_weights(one, other, atol=0.0)
     assert all(
         not torch.equal(value, start[name]) for name, value in one.named_parameters() if "trunks" in name
@@ -103,7 +97,7 @@ def test_the_activations_of_one_network_are_held_at_a_time(built: Callable[[type
         gc.collect()
         models.append(built(kind))
         with most_kept() as kept:
-            trained(models[-1], local_steps=1)
+            trained(models[-1], data(), local_steps=1)
         found.append(kept[1])
     both, one = found
     assert 0.45 < one / both < 0.55
@@ -112,18 +106,18 @@ def test_the_activations_of_one_network_are_held_at_a_time(built: Callable[[type
 
 def test_where_memory_gives_out_in_the_second_network_the_first_ones_gradient_is_not_added_twice() -> None:
     """With dropout before both heads, whose draws are the whole batch's."""
-    whole, halved = network(dropout=0.3), network(dropout=0.3)
+    at_once, halved = network(dropout=0.3), network(dropout=0.3)
 
     def refuse(_: nn.Module, inputs: tuple[Tensor]) -> None:
         if len(inputs[0]) > 3:
             raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    expected = trained_on(whole, data(), optimizer="sgd", learning_rate=0.01)
+    expected = trained(at_once, data(), optimizer="sgd", learning_rate=0.01)
     halved.trunks[1].register_forward_pre_hook(refuse)
-    found = trained_on(halved, data(), optimizer="sgd", learning_rate=0.01)
+    found = trained(halved, data(), optimizer="sgd", learning_rate=0.01)
     assert (expected.micro_batch, found.micro_batch) == (8, 2)
     assert found.loss == pytest.approx(expected.loss, abs=1e-6)
-    assert_same_weights(halved, whole)
+    assert_same_weights(halved, at_once)
 
 
 def test_where_memory_gives_out_on_the_way_back_the_worker_is_as_it_was() -> None:
@@ -137,7 +131,7 @@ def test_where_memory_gives_out_on_the_way_back_the_worker_is_as_it_was() -> Non
     for kind in (AtOnce, Cascade):
         model = network(kind, dropout=0.3)
         model.trunks[1].register_forward_hook(lambda _, __, features: features.register_hook(refuse) and None)
-        result = trained(model, precision="bfloat16")
+        result = trained(model, data(), precision="bfloat16")
         assert not torch.is_autocast_enabled("cpu")
         assert result.micro_batch == 2
         found.append((model, result))
