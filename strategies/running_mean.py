@@ -1,7 +1,8 @@
 """The weighted mean of models that come one after the other, in the memory of one."""
 
 from collections.abc import Mapping
-from typing import Any
+from math import prod
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +10,9 @@ from numpy.typing import NDArray
 from strategies.blocks import over_blocks
 
 NDArrays = dict[str, NDArray[Any]]
+
+_APART: Final = 64
+"""Each array begins at a multiple of so many bytes: a processor's cache line."""
 
 
 class RunningMean:
@@ -42,13 +46,14 @@ class RunningMean:
             step *= share
             mean += step
 
+        first = not self._mean
+        if first:
+            self._dtypes = {name: values.dtype for name, values in model.items()}
+            self._mean = _room(
+                {name: (one.shape, np.result_type(one, self._least)) for name, one in model.items()}
+            )
         for name, values in model.items():
-            if name in self._mean:
-                over_blocks(approach, self._mean[name], values)
-            else:
-                self._dtypes[name] = values.dtype
-                self._mean[name] = np.empty(values.shape, np.result_type(values, self._least))
-                over_blocks(np.copyto, self._mean[name], values)
+            over_blocks(np.copyto if first else approach, self._mean[name], values)
 
     def exact(self) -> NDArrays:
         """Return the mean as it was kept and forget it. Raises ValueError where no model was added."""
@@ -59,3 +64,18 @@ class RunningMean:
     def result(self) -> NDArrays:
         """Return the mean in the models' dtypes and forget it. Raises ValueError where no model was added."""
         return {name: values.astype(self._dtypes[name], copy=False) for name, values in self.exact().items()}
+
+
+def _room(wanted: Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]) -> NDArrays:
+    """Return arrays of the wanted shapes and dtypes, not filled, in one piece of memory.
+
+    The system maps a large piece in large pages: array by array, a ViT-B/16 that
+    opens the mean takes twice as long.
+    """
+    sizes = {name: prod(shape) * dtype.itemsize for name, (shape, dtype) in wanted.items()}
+    takes = {name: -(-size // _APART) * _APART for name, size in sizes.items()}
+    piece = np.empty(sum(takes.values()), np.uint8)
+    found: NDArrays = {}
+    for name, (shape, dtype) in wanted.items():
+        found[name], piece = piece[: sizes[name]].view(dtype).reshape(shape), piece[takes[name] :]
+    return found

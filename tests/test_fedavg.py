@@ -70,6 +70,22 @@ def test_one_site_gives_that_sites_model_and_a_scalar_stays_a_scalar() -> None:
     assert mean["scale"] == np.float32(0.1)
 
 
+def test_arrays_of_all_sizes_and_dtypes_have_their_own_mean() -> None:
+    """They share a piece of memory; one is empty, one is worked on by several threads."""
+    rng = np.random.default_rng(0)
+    shapes = {"a": (3,), "none": (0, 4), "wide": (5, 7), "scale": (), "large": (1 << 21, 1), "b": (9,)}
+    dtypes = {name: np.float64 if name == "wide" else np.float32 for name in shapes}
+    models: list[NDArrays] = [
+        {name: rng.random(shape, dtypes[name]) for name, shape in shapes.items()} for _ in range(2)
+    ]
+    mean = weighted_mean([(model, 1.0) for model in models])
+    assert list(mean) == list(shapes)
+    for name, found in mean.items():
+        first, second = models[0][name], models[1][name]
+        assert found.dtype == first.dtype
+        np.testing.assert_array_equal(found, first + (second - first) * first.dtype.type(0.5))
+
+
 @pytest.mark.parametrize("weight", [0, -1, np.nan, np.inf])
 def test_a_weight_must_be_positive(weight: float) -> None:
     with pytest.raises(ValueError, match="positive"):

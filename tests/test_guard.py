@@ -127,6 +127,19 @@ def test_is_finite() -> None:
     assert not is_finite(f32(np.nan, 1))
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex64])
+def test_is_finite_of_many_values(dtype: type) -> None:
+    values = np.ones(100_000, dtype)
+    assert is_finite(values)
+    largest = np.finfo(dtype).max
+    values[:] = largest  # their sum is beyond the type
+    assert is_finite(values)
+    values[70_000] = np.nan
+    assert not is_finite(values)
+    values[70_000:70_002] = np.inf, -np.inf
+    assert not is_finite(values)
+
+
 def test_an_aggregate_must_be_a_model() -> None:
     expected = {name: spec for name, spec in specs(GLOBAL).items() if name != "seen"}
     check_aggregate(record(w=np.ones((2, 3)), b=f32(1, 2)), expected, "FedAdam")
