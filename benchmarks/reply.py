@@ -6,23 +6,33 @@ The times come from ``time.monotonic``, one clock for all processes of a machine
 two-image step a site on 32 pixels, so that no reply waits for another. fedderm's rounds are over one site
 (its reply opens the mean) and over three (those after the first are added to it, in site order: one that was
 trained before its turn waits for the others' training, and does not count); the slower of the two medians
-counts. Plain Flower's and the limit's are over one site, until the mean of that one is ready.
+counts. Plain Flower's and the limit's are over one site, until the mean of that one is ready. Beside it
+stands what the server's passes over such a reply take by themselves.
 
     python -m benchmarks.reply
 """
 
 import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Final
+
+import numpy as np
 
 from benchmarks.claims import Claim, parser, report, told
 from benchmarks.systems import data
 from benchmarks.systems.measured import Round
 from benchmarks.systems.running import FLOWER, LIMIT, OURS, Bench
+from fedderm.weights import Arrays
+from strategies.guard import is_finite
+from strategies.running_mean import RunningMean
 
 TARGET: Final = 0.15
 SITES: Final = 3
+PASSES: Final = 7
 
 
 def measure(backbone: str, rounds: int) -> Claim:
@@ -54,6 +64,10 @@ def measure(backbone: str, rounds: int) -> Claim:
             print(f"  {title:26} none: each waited for its turn")
             continue
         print(f"  {title:26} {median(found):.3f} ({min(found):.3f} to {max(found):.3f}, n = {len(found)})")
+    print(
+        "  of it at the server, by itself: "
+        + ", ".join(f"{what} {one:.3f}" for what, one in parts(ours.arrays))
+    )
     return Claim(
         what=f"one {parameters / 1e6:.0f} M-parameter reply, trained to added",
         unit="s",
@@ -62,6 +76,24 @@ def measure(backbone: str, rounds: int) -> Claim:
         flower=median(alone[FLOWER]),
         target=TARGET,
     )
+
+
+def parts(arrays: Arrays) -> list[tuple[str, float]]:
+    """Return the median seconds of each pass over a reply, in turn, while no other process works."""
+    model = {name: array for name, array in arrays.items() if np.issubdtype(array.dtype, np.floating)}
+    seconds: dict[str, list[float]] = {"check": [], "opening the mean": [], "adding": []}
+    for _ in range(PASSES):
+        mean = RunningMean()
+        work: dict[str, Callable[[], object]] = {
+            "check": lambda: all(map(is_finite, model.values())),
+            "opening the mean": partial(mean.add, model, 1.0),
+            "adding": partial(mean.add, model, 1.0),
+        }
+        for what, carry_out in work.items():
+            begin = time.monotonic()
+            carry_out()
+            seconds[what].append(time.monotonic() - begin)
+    return [(what, median(found)) for what, found in seconds.items()]
 
 
 def in_turn(done: Round) -> list[float]:

@@ -1,7 +1,7 @@
 """The whole table of claims, one benchmark after the other, each in a process of its own.
 
-Sizes are chosen so that all of it takes less than a quarter of an hour on two idle cores; a benchmark called by
-itself takes more repeats. A benchmark that fails is named, and the others go on.
+Sizes are chosen so that all of it takes less than a quarter of an hour on two idle cores; a benchmark called
+by itself takes more repeats. A benchmark that fails is named, and the others go on.
 
     benchmarks/run [--json FILE] [NAME...]
 """

@@ -12,7 +12,7 @@ from strategies.blocks import over_blocks
 NDArrays = dict[str, NDArray[Any]]
 
 _APART: Final = 64
-"""Each array begins at a multiple of so many bytes: a processor's cache line."""
+"""Arrays begin a multiple of so many bytes apart, so that each is aligned as its type asks for."""
 
 
 class RunningMean:
@@ -38,6 +38,9 @@ class RunningMean:
         if self._mean and model.keys() != self._mean.keys():
             raise ValueError("a model with other arrays cannot join the mean")
         self.weight += weight
+        if not self._mean:
+            self._open(model)
+            return
         share = weight / self.weight
 
         def approach(mean: NDArray[Any], values: NDArray[Any]) -> None:
@@ -46,14 +49,15 @@ class RunningMean:
             step *= share
             mean += step
 
-        first = not self._mean
-        if first:
-            self._dtypes = {name: values.dtype for name, values in model.items()}
-            self._mean = _room(
-                {name: (one.shape, np.result_type(one, self._least)) for name, one in model.items()}
-            )
         for name, values in model.items():
-            over_blocks(np.copyto if first else approach, self._mean[name], values)
+            over_blocks(approach, self._mean[name], values)
+
+    def _open(self, model: Mapping[str, NDArray[Any]]) -> None:
+        """Let the mean be a copy of the first model."""
+        room = _room({name: (one.shape, np.result_type(one, self._least)) for name, one in model.items()})
+        for name, values in model.items():
+            over_blocks(np.copyto, room[name], values)
+        self._mean, self._dtypes = room, {name: values.dtype for name, values in model.items()}
 
     def exact(self) -> NDArrays:
         """Return the mean as it was kept and forget it. Raises ValueError where no model was added."""
@@ -69,8 +73,8 @@ class RunningMean:
 def _room(wanted: Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]) -> NDArrays:
     """Return arrays of the wanted shapes and dtypes, not filled, in one piece of memory.
 
-    The system maps a large piece in large pages: array by array, a ViT-B/16 that
-    opens the mean takes twice as long.
+    The system maps a large piece in large pages: to open the mean, a ViT-B/16 takes twice as long where each
+    array lies by itself. A single one of them keeps all in memory.
     """
     sizes = {name: prod(shape) * dtype.itemsize for name, (shape, dtype) in wanted.items()}
     takes = {name: -(-size // _APART) * _APART for name, size in sizes.items()}

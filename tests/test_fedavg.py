@@ -83,6 +83,7 @@ def test_arrays_of_all_sizes_and_dtypes_have_their_own_mean() -> None:
     for name, found in mean.items():
         first, second = models[0][name], models[1][name]
         assert found.dtype == first.dtype
+        assert found.flags.aligned
         np.testing.assert_array_equal(found, first + (second - first) * first.dtype.type(0.5))
 
 
